@@ -1,0 +1,367 @@
+"""All that a backend's author imports: what a backend gets, gives back, and how it is registered.
+
+A backend is a class with ``__call__``. It sees plain, clean arrays (`Observation`) and returns plain arrays
+(`Estimate` or `Separation`); files, units, WCS, masks, tiling and provenance are the operators' work. A plugin is an
+importable module behind the entry-point group ``astrogan`` with one hook::
+
+    from astrogan.api import BackendSpec, hookimpl
+
+
+    @hookimpl
+    def astrogan_backends():
+        return [
+            BackendSpec(
+                role="restorer",
+                name="my-method",
+                target="my_package.method:MyMethod",
+                summary="One line for the table of backends",
+            )
+        ]
+
+The module must stay light, because listing backends imports it; the class named by ``target`` is imported on first
+use. `astrogan.testing.check_backend` checks the contract. This module needs numpy and pluggy only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pluggy
+
+__all__ = [
+    "API_VERSION",
+    "ROLES",
+    "BackendSpec",
+    "DeblenderBackend",
+    "DegraderBackend",
+    "Estimate",
+    "NoiseBackend",
+    "Observation",
+    "RestorerBackend",
+    "Separation",
+    "Target",
+    "Template",
+    "TranslatorBackend",
+    "hookimpl",
+]
+
+API_VERSION = 1
+"""The version of this contract; a `BackendSpec` of another one is refused with both numbers named."""
+
+ROLES = ("restorer", "degrader", "deblender", "translator", "noise")
+"""What a backend can be."""
+
+hookimpl = pluggy.HookimplMarker("astrogan")
+"""Decorator for a plugin's ``astrogan_backends`` function."""
+
+_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """A light description of a backend; its class is imported on first use.
+
+    Parameters
+    ----------
+    role : str
+        One of `ROLES`.
+    name : str
+        What users write: lower-case letters, digits and single hyphens.
+    target : str
+        ``"package.module:Class"``.
+    summary : str
+        One line for the table of backends.
+    requires : tuple of str
+        Importable packages that the class needs beyond astrogan's own; a missing one is named in the table of
+        backends and in the error.
+    api : int
+        The contract's version, `API_VERSION`.
+    citation : str
+        What users should cite.
+    multiband : bool
+        Whether the backend takes any number of bands at once (all of astrogan's own do).
+
+    Raises
+    ------
+    ValueError
+        If a field is not of its form.
+    """
+
+    role: str
+    name: str
+    target: str
+    summary: str = ""
+    requires: tuple[str, ...] = ()
+    api: int = API_VERSION
+    citation: str = ""
+    multiband: bool = True
+
+    def __post_init__(self):
+        if self.role not in ROLES:
+            raise ValueError(f"role={self.role!r} is unknown; use one of {', '.join(ROLES)}")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(f"name={self.name!r} must be lower-case letters, digits and single hyphens")
+        if not isinstance(self.target, str) or not _TARGET.fullmatch(self.target):
+            raise ValueError(f"target={self.target!r} must have the form 'package.module:Class'")
+        if isinstance(self.requires, str):
+            raise ValueError(f"requires={self.requires!r} must be a tuple of names, e.g. ({self.requires!r},)")
+        object.__setattr__(self, "requires", tuple(self.requires))
+
+
+def _read_only(array, dtype, name):
+    """A C-contiguous, native, read-only array; shares memory with ``array`` where that already is one."""
+    out = np.ascontiguousarray(array, dtype=dtype)
+    if out is array or out.base is not None:
+        out = out.view()
+    out.setflags(write=False)
+    return out
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An image as a backend sees it: read-only, native byte order, C-contiguous float32, finite.
+
+    Parameters
+    ----------
+    data : `numpy.ndarray`
+        Linear flux per pixel, shape (band, y, x). Invalid pixels hold a smooth filling made from their valid
+        neighbours, never what the file had there.
+    valid : `numpy.ndarray` of bool, optional
+        False where a pixel is masked, not finite, saturated or without weight, shape (band, y, x). Default: all
+        True.
+    variance : `numpy.ndarray`, optional
+        Variance of ``data`` in its unit squared, shape (band, y, x), positive wherever ``valid``.
+    psf : `numpy.ndarray`, optional
+        PSF on the pixel grid, shape (band, k, k) with k odd, centred, each band summing to one.
+    pixel_scale : float, optional
+        Arcsec per pixel.
+    bands : tuple of str, optional
+        Names of the bands. Default: ``("0", "1", ...)``.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, data are not finite, the PSF is even or not normalised.
+    """
+
+    data: np.ndarray
+    valid: np.ndarray | None = None
+    variance: np.ndarray | None = None
+    psf: np.ndarray | None = None
+    pixel_scale: float | None = None
+    bands: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        data = _read_only(self.data, np.float32, "data")
+        if data.ndim != 3 or 0 in data.shape:
+            raise ValueError(f"data has shape {np.shape(self.data)}; it must be (band, y, x) with no empty axis")
+        if not np.isfinite(data).all():
+            raise ValueError("data holds NaN or inf; fill such pixels and set valid to False there")
+        valid = np.ones(data.shape, bool) if self.valid is None else self.valid
+        valid = _read_only(valid, bool, "valid")
+        if valid.shape != data.shape:
+            raise ValueError(f"valid has shape {valid.shape}; it must be that of data, {data.shape}")
+        variance = self.variance
+        if variance is not None:
+            variance = _read_only(variance, np.float32, "variance")
+            if variance.shape != data.shape:
+                raise ValueError(f"variance has shape {variance.shape}; it must be that of data, {data.shape}")
+            if not (np.isfinite(variance).all() and (variance[valid] > 0).all()):
+                raise ValueError("variance must be finite, and positive where valid is True")
+        psf = self.psf
+        if psf is not None:
+            psf = _read_only(psf, np.float32, "psf")
+            if psf.ndim != 3 or len(psf) != len(data) or psf.shape[1] != psf.shape[2] or psf.shape[1] % 2 == 0:
+                raise ValueError(f"psf has shape {psf.shape}; it must be ({len(data)}, k, k) with k odd")
+            total = psf.sum(axis=(1, 2), dtype=np.float64)
+            if not np.isfinite(total).all() or np.abs(total - 1).max() > 1e-4:
+                raise ValueError(f"psf sums to {total} over its pixels; each band must sum to 1")
+        bands = self.bands
+        bands = tuple(map(str, range(len(data)))) if bands is None else tuple(map(str, bands))
+        if len(bands) != len(data):
+            raise ValueError(f"bands={bands} names {len(bands)} bands; data has {len(data)}")
+        for name, value in (
+            ("data", data),
+            ("valid", valid),
+            ("variance", variance),
+            ("psf", psf),
+            ("bands", bands),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(band, y, x)."""
+        return self.data.shape
+
+    def replace(self, **changes) -> Observation:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def crop(self, y: slice, x: slice, psf=None) -> Observation:
+        """The part inside two slices, as contiguous copies; ``psf`` replaces the PSF where one is given."""
+        return Observation(
+            data=self.data[:, y, x],
+            valid=self.valid[:, y, x],
+            variance=None if self.variance is None else self.variance[:, y, x],
+            psf=self.psf if psf is None else psf,
+            pixel_scale=self.pixel_scale,
+            bands=self.bands,
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a restorer, degrader or translator backend returns.
+
+    Parameters
+    ----------
+    data : `numpy.ndarray`
+        Linear flux per pixel, (band, y, x), finite, in the unit of the observation.
+    variance : `numpy.ndarray`, optional
+        Its variance, same shape; leave it `None` rather than hand back the input's.
+    flags : `numpy.ndarray` of bool, optional
+        True where the result should not be trusted; they are added to the output's mask.
+    info : dict, optional
+        Plain numbers and strings worth keeping (iterations done, reduced chi^2); they go to ``meta``.
+    """
+
+    data: np.ndarray
+    variance: np.ndarray | None = None
+    flags: np.ndarray | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A non-negative model of one source on its bounding box.
+
+    Parameters
+    ----------
+    origin : tuple of int
+        (y, x) of the box's first pixel in the observation; the box lies inside the observation.
+    data : `numpy.ndarray`
+        Flux of the source alone, (band, height, width), >= 0 and finite; 0 outside its footprint.
+    position : tuple of float
+        (x, y) of the source in pixels of the observation, 0-based.
+    variance : `numpy.ndarray`, optional
+        Variance of ``data``, same shape.
+    """
+
+    origin: tuple[int, int]
+    data: np.ndarray
+    position: tuple[float, float]
+    variance: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What a deblender backend returns: a template a source, in the order of the positions where those were given."""
+
+    templates: tuple[Template, ...]
+    segmentation: np.ndarray | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The pixel grid, PSF and noise that a translator backend is to produce.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (y, x) of the output.
+    to_input : callable
+        ``to_input(x, y) -> (x, y)``: pixel coordinates (0-based, centres at integers) of the output to those of
+        the input.
+    to_output : callable
+        The inverse.
+    area_ratio : float
+        Area of an output pixel over that of an input pixel on the sky.
+    pixel_scale : float, optional
+        Arcsec per pixel of the output.
+    psf : `numpy.ndarray`, optional
+        PSF on the output's grid, (band, k, k), odd and normalised.
+    noise : `numpy.ndarray`, optional
+        Wanted background noise (standard deviation a pixel, in the observation's unit), shape (band,).
+    wcs_in, wcs_out : `astropy.wcs.WCS`, optional
+        Celestial 2-D WCS of both grids.
+    """
+
+    shape: tuple[int, int]
+    to_input: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    to_output: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    area_ratio: float
+    pixel_scale: float | None = None
+    psf: np.ndarray | None = None
+    noise: np.ndarray | None = None
+    wcs_in: Any = None
+    wcs_out: Any = None
+
+
+@runtime_checkable
+class RestorerBackend(Protocol):
+    """A method that estimates the sharper, cleaner image behind an observation.
+
+    Attributes
+    ----------
+    halo : int
+        Pixels of context that an output pixel depends on; -1 if it depends on the whole image. Where it depends on
+        the PSF, add a method ``halo_for(observation) -> int``; it is used instead.
+
+    Notes
+    -----
+    Optional attributes, with their defaults: ``needs_psf = False``, ``needs_variance = False`` (a missing one is then
+    estimated, or refused with a clear error), ``min_size = 1`` (pixels along y and x) and ``tile_size = 512`` (outer
+    edge of a tile, halo included, at which the method is quickest). Options are keyword arguments of ``__init__``.
+    Calls must be thread-safe: keep per-call state in local variables.
+    """
+
+    halo: int
+
+    def __call__(self, observation: Observation, *, rng: np.random.Generator) -> Estimate: ...
+
+
+@runtime_checkable
+class DegraderBackend(Protocol):
+    """A forward model: what a worse instrument would have seen.
+
+    Notes
+    -----
+    Optional attributes: ``needs_psf``, ``needs_variance``, ``min_size``, and ``rebin = 1`` (input pixels along an
+    edge of an output pixel): the output has ``shape // rebin`` pixels, the trailing remainder being dropped.
+    """
+
+    def __call__(self, observation: Observation, *, rng: np.random.Generator) -> Estimate: ...
+
+
+@runtime_checkable
+class DeblenderBackend(Protocol):
+    """A method that says how the light of a blend divides.
+
+    ``positions`` has shape (source, 2), each row (x, y), 0-based pixels; `None` asks the backend to detect. The
+    operator turns the templates into sources that add up to the image exactly.
+    """
+
+    def __call__(
+        self, observation: Observation, positions: np.ndarray | None, *, rng: np.random.Generator
+    ) -> Separation: ...
+
+
+@runtime_checkable
+class TranslatorBackend(Protocol):
+    """A method that shows an observation as another survey would have seen it."""
+
+    def __call__(self, observation: Observation, target: Target, *, rng: np.random.Generator) -> Estimate: ...
+
+
+@runtime_checkable
+class NoiseBackend(Protocol):
+    """A noise field: ``shape`` is (band, y, x); ``sigma`` a number, (band,) or (band, y, x); the result is float32."""
+
+    def sample(self, shape, *, sigma=1.0, rng: np.random.Generator) -> np.ndarray: ...

@@ -1,0 +1,1 @@
+"""Classic methods, one file each."""

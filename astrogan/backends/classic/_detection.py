@@ -1,0 +1,272 @@
+"""Where the sources are: detection, segments and sub-pixel centres, shared by the classic deblenders."""
+
+from __future__ import annotations
+
+import numbers
+import threading
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from astrogan.exceptions import InputError
+from astrogan.image.mask import fill_invalid
+from astrogan.image.uncertainty import background_rms
+
+__all__ = ["Detection", "Detector"]
+
+_CONNECTED = np.ones((3, 3), bool)
+
+# photutils silences warnings while it deblends, and the list of warning filters belongs to the whole process.
+_PHOTUTILS = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Sources and the pixels that belong to them.
+
+    Attributes
+    ----------
+    image : `numpy.ndarray`
+        Detection image of shape (y, x): bands in units of their noise, added and smoothed.
+    labels : `numpy.ndarray` of int32
+        (y, x); ``i + 1`` where a pixel belongs to source ``i`` before all others, 0 elsewhere.
+    positions : `numpy.ndarray`
+        (source, 2), each row (x, y), 0-based pixels.
+    data : `numpy.ndarray`
+        The observation's data, (band, y, x) float32, filled where invalid from valid pixels only.
+    noise : `numpy.ndarray`
+        Standard deviation of ``data``, same shape.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    positions: np.ndarray
+    data: np.ndarray
+    noise: np.ndarray
+
+
+class Detector:
+    """Detect sources, or give given ones their pixels.
+
+    The detection image is the inverse-variance weighted sum of the bands, each first divided by its noise so that
+    bands in different units or zero points count alike, less its background, smoothed by a Gaussian as wide as the
+    PSF (1.5 to 3 pixels). Sources are connected pixels above ``threshold``, split by photutils' multi-threshold
+    watershed where positions are not given, and by a watershed from the positions where they are.
+
+    Parameters
+    ----------
+    threshold : float
+        Standard deviations of the noise in a pixel before smoothing, as SExtractor counts them.
+    min_area : int
+        Fewest connected pixels of a source.
+    levels : int
+        Thresholds between a source's faintest and brightest pixel at which it may split.
+    contrast : float
+        Smallest part of a source's flux that makes a component of its own, 0 to 1.
+    grow : float
+        Pixels by which the segments are grown beyond the threshold, so that they hold the wings' flux.
+    """
+
+    def __init__(self, threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=3.0):
+        self.threshold = _number("threshold", threshold, 0, np.inf, "1.5", open_below=True)
+        self.min_area = _integer("min_area", min_area, 1, "5")
+        self.levels = _integer("levels", levels, 1, "32")
+        self.contrast = _number("contrast", contrast, 0, 1, "0.005")
+        self.grow = _number("grow", grow, 0, np.inf, "3")
+
+    def __call__(self, observation, positions=None):
+        """Detect in ``observation``, or assign its pixels to ``positions``.
+
+        Parameters
+        ----------
+        observation : `~astrogan.api.Observation`
+        positions : (source, 2) array, optional
+            (x, y), 0-based pixels inside the image.
+
+        Returns
+        -------
+        `Detection`
+        """
+        data = _filled(observation)
+        noise, background = _noise(observation, data)
+        image, sigma, seen = _detection_image(observation, data, noise, background)
+        above = (image > self.threshold * sigma) & seen
+        if positions is None:
+            labels = self._split(image, above)
+            positions = _centres(image, labels)
+            labels = self._grown(image, labels, above=labels > 0, seen=seen)
+        else:
+            positions = np.array(positions, np.float64).reshape(-1, 2)
+            markers = _markers(positions, image.shape)
+            footprint = _with_own_pixels(above, positions, self.grow)
+            labels = self._grown(image, markers, above=footprint, seen=np.ones_like(seen))
+        return Detection(image, labels, positions, data, noise)
+
+    def _split(self, image, above):
+        """Labels of the sources above threshold, blended ones split."""
+        from photutils.segmentation import deblend_sources, detect_sources
+
+        regions, _ = ndimage.label(above, _CONNECTED)
+        if np.bincount(regions.ravel())[1:].max(initial=0) < self.min_area:
+            return np.zeros(image.shape, np.int32)
+        del regions
+        with _PHOTUTILS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on sources with very many markers, which it handles
+            found = detect_sources(np.where(above, image, 0.0), 0.0, self.min_area)
+            found = deblend_sources(
+                image, found, self.min_area, n_levels=self.levels, contrast=self.contrast, progress_bar=False
+            )
+        return np.asarray(found.data, np.int32)
+
+    def _grown(self, image, markers, above, seen):
+        """The watershed of ``image`` from ``markers`` over what is ``above``, grown by ``grow`` pixels.
+
+        Only pixels that connect to a marker get its label.
+        """
+        from skimage.segmentation import watershed
+
+        if not markers.any():
+            return np.zeros(image.shape, np.int32)
+        # Pixels above the threshold come first: a wing must not creep along the sky into another source.
+        labels = watershed(-image, markers, mask=above | (markers > 0), connectivity=_CONNECTED)
+        if self.grow:
+            near = ndimage.distance_transform_edt(labels == 0) <= self.grow
+            near &= seen & ~above  # detected pixels that no position claims stay unclaimed
+            labels = watershed(-image, labels, mask=near | (labels > 0), connectivity=_CONNECTED)
+        return labels.astype(np.int32)
+
+
+def _filled(observation):
+    if observation.valid.all():
+        return observation.data
+    # A band without a valid pixel says nothing: zeros, without weight.
+    return np.stack(
+        [
+            fill_invalid(plane, good) if good.any() else np.zeros_like(plane)
+            for plane, good in zip(observation.data, observation.valid, strict=True)
+        ]
+    )
+
+
+def _noise(observation, data):
+    """Standard deviation and background of each band, (band, y, x)."""
+    noise, background = np.ones(data.shape), np.zeros(data.shape)
+    for band, good in enumerate(observation.valid):
+        if not good.any():
+            continue
+        background[band], rms = background_rms(data[band], good)
+        noise[band] = rms
+        if observation.variance is not None:
+            variance = observation.variance[band].astype(np.float64)
+            noise[band] = np.sqrt(np.where(good, variance, np.median(variance[good])))
+    return noise, background
+
+
+def _detection_image(observation, data, noise, background):
+    """The smoothed band sum, its noise before smoothing, and where any band is valid."""
+    weight = observation.valid.astype(np.float64)
+    unit = np.array([np.median(n[v]) if v.any() else 1.0 for n, v in zip(noise, observation.valid, strict=True)])
+    unit = unit[:, None, None]
+    total = weight.sum(axis=0)
+    seen = total > 0
+    total[~seen] = 1
+    image = (weight * (data - background) / unit).sum(axis=0) / total
+    sigma = np.sqrt((weight * (noise / unit) ** 2).sum(axis=0)) / total
+    sigma[~seen] = np.inf
+    smoothing = _smoothing(observation)
+    # Normalised convolution: unseen pixels take no part.
+    reach = ndimage.gaussian_filter(seen.astype(np.float64), smoothing, mode="constant", truncate=3)
+    image = ndimage.gaussian_filter(np.where(seen, image, 0.0), smoothing, mode="constant", truncate=3)
+    image = np.divide(image, reach, out=np.zeros_like(image), where=reach > 1e-3)
+    return image, sigma, seen
+
+
+def _smoothing(observation):
+    """Sigma in pixels of the detection's smoothing."""
+    fwhm = 2.0
+    if observation.psf is not None:
+        # A PSF's equivalent width: that of the Gaussian with the same sum of squares.
+        area = [1 / np.sum(np.square(kernel, dtype=np.float64)) for kernel in observation.psf]
+        fwhm = 2.3548 * np.sqrt(np.mean(area) / (4 * np.pi))
+    return float(np.clip(fwhm, 1.5, 3.0)) / 2.3548
+
+
+def _centres(image, labels):
+    """Sub-pixel peaks: the vertex of a parabola along each axis through the brightest pixel of each label."""
+    count = int(labels.max(initial=0))
+    if count == 0:
+        return np.empty((0, 2))
+    peaks = np.array(ndimage.maximum_position(image, labels, np.arange(1, count + 1)), np.intp)
+    y, x = peaks.T
+    return np.stack([_vertex(image, x, y, axis=1), _vertex(image, x, y, axis=0)], axis=1)
+
+
+def _vertex(image, x, y, axis):
+    size = image.shape[axis]
+    at = x if axis == 1 else y
+    inside = (at > 0) & (at < size - 1)
+
+    def value(step):
+        moved = np.clip(at + step, 0, size - 1)
+        return image[y, moved] if axis == 1 else image[moved, x]
+
+    left, middle, right = value(-1), value(0), value(1)
+    curvature = 2 * middle - left - right
+    usable = inside & (curvature > 0)
+    shift = np.divide(right - left, 2 * curvature, out=np.zeros(len(at)), where=usable)
+    return at + np.clip(shift, -0.5, 0.5)
+
+
+def _markers(positions, shape):
+    """One pixel per position, labelled by its number; positions in one pixel share it out among its neighbours.
+
+    The pixel goes to the nearest position, so that the order of the positions does not matter.
+    """
+    markers = np.zeros(shape, np.int32)
+    pixels = np.clip(np.floor(positions[:, ::-1] + 0.5).astype(np.intp), 0, np.array(shape) - 1)
+    offset = np.hypot(*(positions[:, ::-1] - pixels).T)
+    for i in np.lexsort((positions[:, 0], positions[:, 1], offset)):
+        y, x = pixels[i]
+        if markers[y, x]:
+            y, x = _nearest_free(markers, positions[i])
+        if y >= 0:
+            markers[y, x] = i + 1
+    return markers
+
+
+def _nearest_free(markers, position):
+    """The free pixel nearest to a position, or (-1, -1) if a whole neighbourhood is taken."""
+    x, y = np.floor(position + 0.5).astype(int)
+    y0, x0 = max(y - 3, 0), max(x - 3, 0)
+    free = np.argwhere(markers[y0 : y + 4, x0 : x + 4] == 0) + (y0, x0)
+    if not len(free):
+        return -1, -1
+    return tuple(free[np.argmin(np.hypot(*(free - position[::-1]).T))])
+
+
+def _with_own_pixels(above, positions, radius):
+    """The footprint, with a small disk around each position: a faint source has pixels, too."""
+    out = above.copy()
+    radius = max(radius, 1.5)
+    for x, y in positions:
+        y0, x0 = max(int(y - radius), 0), max(int(x - radius), 0)
+        box = out[y0 : int(y + radius) + 2, x0 : int(x + radius) + 2]
+        rows, columns = np.ogrid[y0 : y0 + box.shape[0], x0 : x0 + box.shape[1]]
+        box |= (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+    return out
+
+
+def _number(name, value, low, high, example, *, open_below=False):
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+    if not good or not low <= value <= high or (open_below and value == low):
+        bounds = f"from {low} to {high}" if np.isfinite(high) else ("positive" if open_below else f"at least {low}")
+        raise InputError(f"{name}={value!r} must be a number, {bounds}, e.g. {example}")
+    return float(value)
+
+
+def _integer(name, value, low, example):
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < low:
+        raise InputError(f"{name}={value!r} must be an integer of at least {low}, e.g. {example}")
+    return int(value)

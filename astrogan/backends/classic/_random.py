@@ -1,0 +1,141 @@
+"""Random numbers for noise: numpy's distributions, drawn a few times faster for whole images.
+
+Everything is seeded from the `numpy.random.Generator` that the caller passes, so the same generator in the same state
+gives the same noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["poisson", "standard_normal"]
+
+# Work in blocks that stay in the processor's first caches.
+_BLOCK = 8192
+
+_TWO_32 = np.float32(2.0**-32)
+_LARGE_MEAN = 10.0
+
+
+def standard_normal(shape, rng):
+    """Unit normal deviates, float32, by the Box-Muller transform.
+
+    The transform works on whole arrays, so it is a few times faster than `numpy.random.Generator`, which draws one
+    deviate after the other. 32 random bits a deviate reach 6.6 sigma.
+    """
+    size = int(np.prod(shape))
+    out = np.empty(size, np.float32)
+    stream = _stream(rng)
+    for start in range(0, size, _BLOCK):
+        _fill_normal(out[start : start + _BLOCK], stream)
+    return out.reshape(shape)
+
+
+def _fill_normal(out, stream):
+    half = (out.size + 1) // 2
+    bits = stream.random_raw(half).view(np.uint32)
+    radius = bits[:half].astype(np.float32)
+    radius *= _TWO_32
+    radius += _TWO_32 / 2
+    np.log(radius, out=radius)
+    radius *= np.float32(-2)
+    np.sqrt(radius, out=radius)
+    angle = bits[half:].astype(np.float32)
+    angle *= np.float32(2 * np.pi) * _TWO_32
+    np.multiply(np.cos(angle), radius, out=out[:half])
+    rest = out.size - half
+    np.multiply(np.sin(angle, out=angle)[:rest], radius[:rest], out=out[half:])
+
+
+def poisson(mean, rng):
+    """Poisson deviates, exact, as float64.
+
+    Means from ten on by normal deviates with a correction (Ahrens & Dieter 1982, ACM Transactions on Mathematical
+    Software 8, 163; algorithm PD), on whole arrays and two to three times faster than one by one. A normal deviate,
+    rounded down, is kept with probability min(1, p / q), where p is the Poisson and q the rounded normal probability;
+    the few that are not kept are replaced by deviates from the normalised excess of p over q. Smaller means numpy
+    draws.
+    """
+    mean = np.asarray(mean, dtype=np.float64)
+    flat = mean.ravel()
+    out = np.empty_like(flat)
+    stream = _stream(rng)
+    uniform = np.random.Generator(stream)
+    unsure, luck = [], []
+    for start in range(0, flat.size, _BLOCK):
+        lam = flat[start : start + _BLOCK]
+        k = out[start : start + _BLOCK]
+        np.floor(_normal_guess(lam, stream), out=k)
+        u = uniform.random(lam.size, dtype=np.float32)
+        (where,) = np.nonzero(_in_doubt(k, lam, u))
+        unsure.append(where + start)
+        luck.append(u[where])
+    _settle(out, flat, np.concatenate(unsure or [[]]).astype(int), np.concatenate(luck or [[]]), uniform)
+    return out.reshape(mean.shape)
+
+
+def _normal_guess(mean, stream):
+    normal = np.empty(mean.size, np.float32)
+    _fill_normal(normal, stream)
+    guess = np.sqrt(mean)
+    guess *= normal
+    guess += mean
+    return guess
+
+
+def _in_doubt(k, mean, u):
+    """Where a rounded normal deviate is not kept without computing p / q; always where the mean is small.
+
+    Down to two below the mean, p is larger than q; farther down 1 - below**3 / (6 mean**2) is less than p / q.
+    """
+    below = mean - k
+    bound = below * below
+    bound *= below
+    return ((below >= 2.1484) & (6 * mean * mean * u < bound)) | (mean < _LARGE_MEAN)
+
+
+def _settle(out, mean, unsure, u, uniform):
+    """Replace, in place, the rounded normal deviates that are not to be kept."""
+    small = mean[unsure] < _LARGE_MEAN
+    out[unsure[small]] = uniform.poisson(mean[unsure[small]])
+    unsure, u = unsure[~small], u[~small]
+    k = out[unsure]
+    poisson_p, normal_p = _probabilities(k, mean[unsure])
+    lost = unsure[(k < 0) | ((1 - u) * normal_p > poisson_p)]
+    out[lost] = _excess(mean[lost], uniform)
+
+
+def _excess(mean, uniform):
+    """Deviates from the excess of the Poisson over the rounded normal probability, by rejection."""
+    out = np.empty_like(mean)
+    left = np.arange(mean.size)
+    while left.size:
+        lam = mean[left]
+        exponential = uniform.exponential(size=left.size)
+        u = uniform.uniform(-1, 1, size=left.size)
+        t = 1.8 + np.copysign(exponential, u)
+        k = np.floor(lam + np.sqrt(lam) * t)
+        poisson_p, normal_p = _probabilities(k, lam)
+        kept = (t > -0.6744) & (0.1069 / lam * np.abs(u) <= (poisson_p - normal_p) * np.exp(exponential))
+        out[left[kept]] = k[kept]
+        left = left[~kept]
+    return out
+
+
+def _probabilities(k, mean):
+    """Of ``k`` under a Poisson law, and under a normal one of the same mean and variance, rounded down."""
+    from scipy.special import gammaln, ndtr
+
+    root = np.sqrt(mean)
+    known = np.maximum(k, 0.0)
+    poisson_p = np.where(k >= 0, np.exp(known * np.log(mean) - mean - gammaln(known + 1)), 0.0)
+    low, high = (k - mean) / root, (k + 1 - mean) / root
+    # Differences of the distribution function keep their digits in the lower tail only.
+    upper = low > 0
+    low, high = np.where(upper, -high, low), np.where(upper, -low, high)
+    return poisson_p, ndtr(high) - ndtr(low)
+
+
+def _stream(rng):
+    """A bit generator of the quickest kind, seeded by the caller's generator."""
+    return np.random.SFC64(rng.integers(0, 2**32, size=4, dtype=np.uint32))

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its peer, measured in the same run, beside astrogan."""

@@ -1,0 +1,473 @@
+"""The ``astrogan`` command: the operators in the words of `astrogan`'s Python interface.
+
+Exit status: 0 if all went well, 1 if data or files are at fault, 2 if the command line is, 130 if interrupted.
+Tracebacks are for ``--debug``. Nothing is overwritten without ``--overwrite``. Heavy imports wait until a command
+runs, so ``astrogan --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from astrogan.exceptions import AstroganError, AstroganWarning, ImageWriteError, InputError
+
+__all__ = ["main"]
+
+_QUANTITY = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([A-Za-z\"'].*)?")
+_WITH_HDU = re.compile(r"(.+)\[([^\]]+)\]")
+
+
+def main(argv=None):
+    """Run the command line and return its exit status.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Default: ``sys.argv[1:]``.
+
+    Returns
+    -------
+    int
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in argv
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", AstroganWarning)
+        warnings.showwarning = _show_warning
+        try:
+            cli.main(args=argv, prog_name="astrogan", standalone_mode=False)
+        except click.exceptions.Abort:
+            return _fail("interrupted", 130)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except KeyboardInterrupt:
+            return _fail("interrupted", 130)
+        except BrokenPipeError:
+            sys.stderr.close()
+            return 1
+        except AstroganError as error:
+            if debug:
+                raise
+            return _fail(f"error: {error}", 1)
+        except Exception as error:
+            if debug:
+                raise
+            return _fail(f"error: {type(error).__name__}: {error} (run with --debug for the traceback)", 1)
+    return 0
+
+
+def _fail(message, status):
+    click.echo(f"astrogan: {message}", err=True)
+    return status
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    click.echo(f"astrogan: warning: {message}", err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks and log messages.")
+@click.version_option(package_name="astrogan", message="%(prog)s %(version)s")
+def cli(debug):
+    """Restore, degrade, deblend and translate astronomical images."""
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
+
+
+# ---- what the commands share -------------------------------------------------------------------------------------
+
+
+def _image_options(function):
+    """Options that say how the input is read and where the output goes."""
+    for option in reversed(
+        (
+            click.argument("images", nargs=-1, required=True, metavar="IN..."),
+            click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="FITS file to write."),
+            click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
+            click.option("--hdu", help="HDU of the image: number or EXTNAME."),
+            click.option("--unit", help="Unit, where the file has no BUNIT: adu, electron, nmgy, ..."),
+            click.option("--uncertainty", help="Where the uncertainty is: HDU, FILE or FILE[HDU]."),
+            click.option("--uncertainty-type", type=click.Choice(["std", "var", "ivar"]), help="What it is."),
+            click.option("--mask", help="Where the mask is (not zero: bad): HDU, FILE or FILE[HDU]."),
+            click.option("--saturation", help="Level from which pixels are masked, or 'header'."),
+            click.option("--pixel-scale", type=float, help="Arcsec per pixel, where there is no WCS."),
+            click.option("--max-pixels", type=int, default=2**30, show_default=True, help="Refuse larger images."),
+            click.option("--psf", help="PSF: FWHM as 1.2arcsec or 3.5 (pixels), or a FITS kernel FILE or FILE[HDU]."),
+            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."),
+            click.option(
+                "-O", "--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the backend."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _reading(images, *, hdu, unit, uncertainty, uncertainty_type, mask, saturation, pixel_scale, max_pixels, **_):
+    """The image argument and the reading keywords of an operator's call."""
+    keywords = {
+        "hdu": _hdu(hdu),
+        "unit": unit,
+        "uncertainty": _source(uncertainty),
+        "uncertainty_type": uncertainty_type,
+        "mask": _source(mask),
+        "saturation": _saturation(saturation),
+        "pixel_scale": pixel_scale,
+        "max_pixels": max_pixels,
+    }
+    keywords = {name: value for name, value in keywords.items() if value is not None}
+    return (images[0] if len(images) == 1 else list(images)), keywords
+
+
+def _hdu(text):
+    if text is None:
+        return None
+    return int(text) if re.fullmatch(r"\d+", text) else text
+
+
+def _source(text):
+    """An HDU number or name, a path, or (path, hdu)."""
+    if text is None:
+        return None
+    if match := _WITH_HDU.fullmatch(text):
+        return match[1], _hdu(match[2])
+    return _hdu(text) if re.fullmatch(r"\d+", text) else text
+
+
+def _saturation(text):
+    if text is None or text == "header":
+        return text
+    return _number(text, "--saturation")
+
+
+def _number(text, name):
+    try:
+        return float(text)
+    except ValueError as error:
+        raise click.UsageError(f"{name} {text!r} is no number") from error
+
+
+def _psf(text, name="--psf"):
+    """A PSF from the command line: a FWHM or a kernel in a file."""
+    if text is None:
+        return None
+    match = _QUANTITY.fullmatch(text)
+    if match and not Path(text).exists():
+        from astropy import units as u
+
+        number = float(match[1])
+        if not match[2]:
+            return number
+        unit = {'"': "arcsec", "px": "pix", "pixel": "pix", "pixels": "pix", "'": "arcmin"}.get(match[2], match[2])
+        try:
+            return number * u.Unit(unit)
+        except ValueError as error:
+            raise click.UsageError(f"{name} {text!r}: {match[2]!r} is no unit; e.g. 1.2arcsec") from error
+    from astropy.nddata import NDData
+
+    from astrogan.image.read import read_image
+
+    path, hdu = (lambda source: source if isinstance(source, tuple) else (source, None))(_source(text))
+    if not isinstance(path, str):
+        raise click.UsageError(f"{name} {text!r} is neither a FWHM such as 1.2arcsec nor a file")
+    return NDData(read_image(path, hdu=hdu, unit="").data)
+
+
+def _options(pairs):
+    """NAME=VALUE pairs as keyword arguments; values are read as Python literals where they are such."""
+    import ast
+
+    out = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.strip().replace("-", "_").isidentifier():
+            raise click.UsageError(f"--option {pair!r} must have the form NAME=VALUE, e.g. iterations=30")
+        try:
+            out[name.strip().replace("-", "_")] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            out[name.strip().replace("-", "_")] = {"true": True, "false": False, "none": None}.get(value.lower(), value)
+    return out
+
+
+def _refuse_existing(paths, overwrite):
+    """Before the work rather than after it."""
+    for path in map(Path, paths):
+        if path.exists() and not overwrite:
+            raise ImageWriteError(f"output {str(path)!r} exists; add --overwrite to replace it, or name another file")
+        if not path.absolute().parent.is_dir():
+            raise ImageWriteError(f"output {str(path)!r}: there is no folder {str(path.parent)!r}; create it first")
+
+
+def _write(image, path, overwrite):
+    from astrogan.image.write import write_image
+
+    write_image(image, path, overwrite=overwrite)
+    click.echo(str(path))
+
+
+@contextmanager
+def _progress(label):
+    """``progress(done, total)`` for a terminal; silent elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show_table(table, title=None):
+    """A table on standard output, as wide as it needs to be: nothing is cut."""
+    if title:
+        click.echo(f"\n{title}")
+    click.echo("\n".join(table.pformat(max_lines=-1, max_width=-1, show_unit=False, align=_alignment(table))))
+
+
+def _alignment(table):
+    return [">" if column.dtype.kind in "fiub" else "<" for column in table.itercols()]
+
+
+# ---- the commands -------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_image_options
+@click.option("-b", "--backend", default="richardson-lucy", show_default=True, help="See: astrogan backends.")
+@click.option("--tile", type=click.IntRange(min=8), help="Edge of the tiles in pixels.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a core.")
+@click.option("--diagnose", is_flag=True, help="Print the reconvolution check.")
+def restore(images, output, overwrite, backend, psf, seed, options, tile, workers, diagnose, **reading):
+    """Restore IN (several files: one a band) and write OUTPUT."""
+    from astrogan import Restorer
+
+    _refuse_existing([output], overwrite)
+    image, keywords = _reading(images, **reading)
+    with _progress("restoring") as progress:
+        operator = Restorer(backend, psf=_psf(psf), tile=tile, workers=workers, progress=progress, **_options(options))
+        result = operator(image, rng=seed, **keywords)
+    _write(result, output, overwrite)
+    if diagnose:
+        click.echo(operator.diagnose(image, result, **keywords).summary())
+
+
+@cli.command()
+@_image_options
+@click.option("--preset", help="galaxygan2017, sdss, cfhtls, kids, hsc, decals, lsst or euclid.")
+@click.option("-b", "--backend", help="Degrader backend; default: physical, or the preset's.")
+@click.option("--source-psf", help="PSF that the input has, in the forms of --psf; default: as for restore.")
+@click.option("--noise", help="Noise to add: a sigma with unit such as 0.02nmgy, or a factor of the image's own.")
+@click.option("--match/--add", default=True, help="Bring the PSF to --psf, or blur by --psf on top of what is there.")
+@click.option("--rebin", type=click.IntRange(min=1), default=1, help="Pixels along the edge of an output pixel.")
+@click.option("--shared-band-noise", is_flag=True, help="One noise plane for all bands, as in the 2017 paper.")
+def degrade(
+    images,
+    output,
+    overwrite,
+    preset,
+    backend,
+    psf,
+    source_psf,
+    noise,
+    match,
+    rebin,
+    shared_band_noise,
+    seed,
+    options,
+    **reading,
+):
+    """Degrade IN as a worse instrument would have seen it; --psf is the PSF wanted."""
+    from astrogan import Degrader
+
+    _refuse_existing([output], overwrite)
+    image, keywords = _reading(images, **reading)
+    extra = _options(options)
+    if preset:
+        if backend:
+            raise click.UsageError("--preset chooses the backend; leave --backend out")
+        operator = Degrader.preset(preset, **extra)
+    else:
+        extra |= {"backend": backend} if backend else {}
+        operator = Degrader(
+            _psf(psf),
+            _noise(noise),
+            match=match,
+            rebin=rebin,
+            shared_band_noise=shared_band_noise,
+            **extra,
+        )
+    _write(operator(image, psf=_psf(source_psf, "--source-psf"), rng=seed, **keywords), output, overwrite)
+
+
+def _noise(text):
+    """A sigma with a unit, or a bare factor."""
+    if text is None:
+        return None
+    from astropy import units as u
+
+    match = _QUANTITY.fullmatch(text)
+    if not match:
+        raise click.UsageError(f"--noise {text!r} must be a number, with a unit for a sigma in flux, e.g. 0.02nmgy")
+    try:
+        return float(match[1]) * u.Unit(match[2]) if match[2] else float(match[1])
+    except ValueError as error:
+        raise click.UsageError(f"--noise {text!r}: {match[2]!r} is no unit") from error
+
+
+@cli.command()
+@_image_options
+@click.option("-b", "--backend", default="symmetric", show_default=True, help="See: astrogan backends.")
+@click.option("--positions", help="Table (ECSV, FITS, CSV) with columns x, y (0-based) or ra, dec (deg).")
+@click.option("--catalog", type=click.Path(dir_okay=False), help="Also write the catalog: .ecsv, .fits or .csv.")
+def deblend(images, output, overwrite, backend, positions, catalog, psf, seed, options, **reading):
+    """Take the blended sources in IN apart; OUTPUT holds sources, residual, segmentation and catalog."""
+    from astrogan import Deblender
+
+    _refuse_existing([output, *([catalog] if catalog else [])], overwrite)
+    image, keywords = _reading(images, **reading)
+    operator = Deblender(backend, **_options(options))
+    result = operator(image, _positions(positions), psf=_psf(psf), rng=seed, **keywords)
+    result.write(output, overwrite=overwrite)
+    click.echo(output)
+    if catalog:
+        from astrogan.image.write import write_table
+
+        write_table(result.catalog, catalog, overwrite=overwrite)
+        click.echo(catalog)
+    click.echo(f"{len(result.sources)} sources", err=True)
+
+
+def _positions(path):
+    if path is None:
+        return None
+    from astropy.table import Table
+
+    try:
+        return Table.read(path)
+    except Exception as error:
+        raise InputError(f"--positions {path!r} cannot be read as a table ({error}); use ECSV, FITS or CSV") from error
+
+
+@cli.command()
+@_image_options
+@click.option("-b", "--backend", default="psf-matching", show_default=True, help="See: astrogan backends.")
+@click.option("--target", required=True, help="A survey (sdss, cfhtls, kids, hsc, ...) or a FITS image to match.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Noise realisations.")
+def translate(images, output, overwrite, backend, target, samples, psf, seed, options, **reading):
+    """Show IN as another survey would have seen it."""
+    from astrogan import Translator
+
+    paths = [Path(output)]
+    if samples > 1:
+        paths = [paths[0].with_name(f"{paths[0].stem}-{i + 1}{paths[0].suffix}") for i in range(samples)]
+    _refuse_existing(paths, overwrite)
+    image, keywords = _reading(images, **reading)
+    operator = Translator(backend, target=target, **_options(options))
+    results = operator(image, psf=_psf(psf), n_samples=samples, rng=seed, **keywords)
+    for path, result in zip(paths, results if samples > 1 else [results], strict=True):
+        _write(result, path, overwrite)
+
+
+@cli.command()
+@click.option("--role", help="restorer, degrader, deblender, translator or noise.")
+def backends(role):
+    """List the installed backends: who brought them and whether they can be used."""
+    from astrogan import list_backends
+
+    _show_table(list_backends(role))
+
+
+@cli.command()
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="Folder for the FITS files.")
+@click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Pixels along each axis.")
+@click.option("--bands", default="g,r,i", show_default=True, help="Bands, separated by commas.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def simulate(output, size, bands, seed, overwrite):
+    """Simulate a field of galaxies and stars, with its noise-free truth and catalog."""
+    from astrogan.image.write import write_table
+    from astrogan.simulate.field import simulate_field
+
+    folder = Path(output)
+    files = [folder / name for name in ("field.fits", "truth.fits", "sharp.fits", "catalog.ecsv")]
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_existing(files, overwrite)
+    field = simulate_field((size, size), bands=tuple(bands.split(",")), seed=seed)
+    for path, image in zip(files, (field.images, field.truth, field.truth_sharp), strict=False):
+        _write(image, path, overwrite)
+    write_table(field.catalog, files[3], overwrite=overwrite)
+    click.echo(str(files[3]))
+
+
+@cli.command()
+@click.argument("truth", metavar="TRUTH")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--hdu", help="HDU of the images: number or EXTNAME.")
+@click.option("--unit", help="Unit, where a file has no BUNIT.")
+@click.option("--data-range", type=float, help="Range for PSNR and SSIM; default: that of TRUTH's valid pixels.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Also write the table: .ecsv, .fits or .csv.")
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+def evaluate(truth, images, hdu, unit, data_range, output, overwrite):
+    """Compare each IMAGE with TRUTH: PSNR, SSIM, flux, centroid."""
+    from astrogan.bench.evaluate import evaluate_images
+
+    if output:
+        _refuse_existing([output], overwrite)
+    table = evaluate_images(truth, images, hdu=_hdu(hdu), unit=unit, data_range=data_range)
+    _show_table(table)
+    if output:
+        from astrogan.image.write import write_table
+
+        write_table(table, output, overwrite=overwrite)
+
+
+_BENCHES = {
+    "degradation": "astrogan.bench.degradation",
+    "richardson-lucy": "astrogan.bench.richardson_lucy",
+    "wiener": "astrogan.bench.wiener",
+}
+
+
+@cli.command()
+@click.argument("name", type=click.Choice(sorted(_BENCHES)))
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each row.")
+def bench(name, repeats):
+    """Time a method beside its peer in one run; ratios are what counts."""
+    import importlib
+
+    _show_table(importlib.import_module(_BENCHES[name]).run(repeats=repeats))
+
+
+@cli.command()
+@click.option(
+    "-o", "--output", default="astrogan-demo", show_default=True, type=click.Path(file_okay=False), help="Folder."
+)
+@click.option("--size", type=click.IntRange(min=128), default=384, show_default=True, help="Pixels along each axis.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def demo(output, size, seed, overwrite):
+    """Simulate a field, degrade, restore, deblend and translate it; write FITS files, a figure and tables."""
+    from astrogan.demo import run_demo
+
+    say = lambda text: click.echo(text, err=True)  # noqa: E731 - one line, used once
+    result = run_demo(output, size=size, seed=seed, overwrite=overwrite, progress=say)
+    for title, table in result.tables.items():
+        _show_table(table, title)
+    click.echo("\nFiles:")
+    for path in result.files:
+        click.echo(f"  {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Images between files, astropy containers and the plain arrays that backends see."""

@@ -1,0 +1,205 @@
+"""Masks: filling what is under them, growing them, finding saturated pixels.
+
+Here, as in `astropy.nddata`, a *mask* is True where a pixel is bad; *valid* is its opposite.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..exceptions import InputError
+
+__all__ = ["fill_invalid", "grow_mask", "saturation_mask"]
+
+
+def fill_invalid(data, valid):
+    """Fill invalid pixels smoothly from their valid neighbours.
+
+    Averages of the valid pixels are handed down a pyramid of half-sized images until no pixel is empty, and pulled
+    back up by bilinear interpolation, into invalid pixels only (push-pull; Gortler et al. 1996, SIGGRAPH, section
+    3.4). Small holes take their rim's values, large ones blend into the wider surroundings.
+
+    Parameters
+    ----------
+    data : array_like
+        Image of shape (y, x) or (band, y, x). Values under ``valid == False`` may be anything, NaN and infinity
+        included: they are never read.
+    valid : array_like of bool
+        False where a pixel is to be filled, same shape.
+
+    Returns
+    -------
+    `numpy.ndarray`
+        A new array; float32 for float32 data, float64 for float64 ones and integers.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or an image (a band) has no valid pixel at all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.image.mask import fill_invalid
+    >>> image = np.array([[1.0, 1.0, 1.0], [1.0, np.nan, 1.0], [1.0, 1.0, 1.0]])
+    >>> fill_invalid(image, np.isfinite(image))[1, 1]
+    np.float64(1.0)
+    """
+    data, valid = np.asarray(data), np.asarray(valid, dtype=bool)
+    if data.shape != valid.shape:
+        raise InputError(f"valid has shape {valid.shape}; it must be that of data, {data.shape}")
+    if data.ndim not in (2, 3):
+        raise InputError(f"data has shape {data.shape}; it must be (y, x) or (band, y, x)")
+    dtype = np.float32 if data.dtype.newbyteorder("=") == np.float32 else np.float64
+    filled = np.zeros(data.shape, dtype)
+    np.copyto(filled, data, where=valid, casting="same_kind")
+    if data.ndim == 2:
+        _fill_band(filled, valid, "data")
+    else:
+        for i in range(len(filled)):
+            _fill_band(filled[i], valid[i], f"band {i} of data")
+    return filled
+
+
+def _fill_band(image, valid, name):
+    """Fill ``image``, zero where not ``valid``, in place."""
+    holes = np.flatnonzero(~valid.ravel())
+    if holes.size == 0:
+        return
+    if holes.size == valid.size:
+        raise InputError(f"{name} has no valid pixel: nothing to fill {valid.shape} pixels from; check the mask")
+    coarse_sum = _sum_blocks(image, image.dtype)
+    coarse_count = _sum_blocks(valid, np.uint8)
+    coarse_valid = coarse_count > 0
+    coarse = np.divide(coarse_sum, coarse_count, out=np.zeros_like(coarse_sum), where=coarse_valid)
+    _fill_band(coarse, coarse_valid, name)
+    image[np.unravel_index(holes, image.shape)] = _bilinear_from_blocks(coarse, holes, image.shape)
+
+
+def _sum_blocks(image, dtype):
+    """Sums over 2 x 2 pixels; the odd last row or column stands alone."""
+    ny, nx = image.shape
+    rows = image[0::2].astype(dtype)
+    rows[: ny // 2] += image[1::2]
+    out = rows[:, 0::2].copy()
+    out[:, : nx // 2] += rows[:, 1::2]
+    return out
+
+
+def _bilinear_from_blocks(coarse, pixels, shape):
+    """Bilinear values of a half-sized image at the flat indices ``pixels`` of the full-sized one."""
+    y, x = np.divmod(pixels, shape[1])
+    y0, y1, wy = _neighbours(y, coarse.shape[0], coarse.dtype)
+    x0, x1, wx = _neighbours(x, coarse.shape[1], coarse.dtype)
+    upper = coarse[y0, x0] * (1 - wx) + coarse[y0, x1] * wx
+    lower = coarse[y1, x0] * (1 - wx) + coarse[y1, x1] * wx
+    return upper * (1 - wy) + lower * wy
+
+
+def _neighbours(index, n, dtype):
+    """The nearer coarse pixel (it holds the fine one), the other one, and the other one's weight, 1/4."""
+    near = index // 2
+    other = np.clip(near + np.where(index % 2, 1, -1), 0, n - 1)
+    return near, other, dtype.type(0.25)
+
+
+def grow_mask(mask, radius):
+    """Grow a mask by a disc: True within ``radius`` pixels (Euclidean, inclusive) of a True pixel.
+
+    Parameters
+    ----------
+    mask : array_like of bool
+        Shape (y, x) or (band, y, x); bands grow separately.
+    radius : float
+        Pixels, >= 0.
+
+    Returns
+    -------
+    `numpy.ndarray` of bool
+        A new mask of the same shape.
+
+    Raises
+    ------
+    InputError
+        If ``radius`` is negative or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.image.mask import grow_mask
+    >>> mask = np.zeros((3, 3), bool)
+    >>> mask[1, 1] = True
+    >>> grow_mask(mask, 1).sum()
+    np.int64(5)
+    """
+    mask = np.asarray(mask, dtype=bool)
+    if not np.isfinite(radius) or radius < 0:
+        raise InputError(f"radius={radius!r} must be a number of pixels >= 0")
+    if mask.ndim not in (2, 3):
+        raise InputError(f"mask has shape {mask.shape}; it must be (y, x) or (band, y, x)")
+    if mask.ndim == 3:
+        return np.stack([grow_mask(band, radius) for band in mask]) if len(mask) else mask.copy()
+    if radius < 1 or not mask.any() or mask.all():
+        return mask.copy()
+    distance = _distance_along_x(mask, radius)
+    grown = np.zeros_like(mask)
+    ny = len(mask)
+    for dy in range(-min(int(radius), ny - 1), min(int(radius), ny - 1) + 1):
+        half_width = int(np.sqrt(radius**2 - dy**2))
+        source = slice(max(0, -dy), min(ny, ny - dy))
+        target = slice(max(0, dy), min(ny, ny + dy))
+        grown[target] |= distance[source] <= half_width
+    return grown
+
+
+def _distance_along_x(mask, radius):
+    """Pixels to the nearest True pixel of the same row, in the smallest integer type that holds ``radius``."""
+    far = int(radius) + 1
+    dtype = np.min_scalar_type(far)
+    nx = mask.shape[1]
+    x = np.arange(nx, dtype=np.int32)
+    left = np.maximum.accumulate(np.where(mask, x, -far), axis=1)
+    distance = np.minimum(x - left, far).astype(dtype)
+    right = np.minimum.accumulate(np.where(mask, x, nx + far)[:, ::-1], axis=1)[:, ::-1]
+    np.minimum(distance, np.minimum(right - x, far).astype(dtype), out=distance)
+    return distance
+
+
+def saturation_mask(data, level, grow=2.0):
+    """Pixels at or above the saturation level, and their neighbours.
+
+    Parameters
+    ----------
+    data : array_like
+        Shape (y, x) or (band, y, x). +inf counts as saturated, NaN does not.
+    level : float or array_like
+        Saturation level in the unit of ``data``, one for all or one per band.
+    grow : float, optional
+        Radius in pixels by which saturated regions grow, because charge bleeds and interpolation during
+        resampling spreads clipped values.
+
+    Returns
+    -------
+    `numpy.ndarray` of bool
+        True where saturated.
+
+    Raises
+    ------
+    InputError
+        If ``level`` is NaN or is not one number or one per band.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.image.mask import saturation_mask
+    >>> saturation_mask(np.array([[0.0, 9.0, 70000.0]]), 65535, grow=1)
+    array([[False,  True,  True]])
+    """
+    data, level = np.asarray(data), np.asarray(level, dtype=float)
+    if np.isnan(level).any():
+        raise InputError(f"level={level!r} must be a number in the unit of the data, or one per band")
+    if level.ndim == 1 and data.ndim == 3 and len(level) == len(data):
+        level = level[:, None, None]
+    elif level.ndim:
+        raise InputError(f"level has shape {level.shape}; data of shape {data.shape} take one number, or one per band")
+    return grow_mask(data >= level, grow)

@@ -1,0 +1,75 @@
+"""What was done to an image, written where a FITS header keeps it: eight-character keywords and HISTORY."""
+
+from __future__ import annotations
+
+import copy
+
+__all__ = ["KEYWORDS", "add_provenance", "describe"]
+
+KEYWORDS = {
+    "AGVERS": "astrogan version",
+    "AGOP": "operation",
+    "AGBACK": "backend (distribution:name)",
+    "AGBVERS": "version of the backend's distribution",
+    "AGOPTS": "options of the backend",
+    "AGSEED": "seed of the random numbers",
+    "AGPSF": "where the PSF came from",
+    "AGFWHM": "[pix] FWHM of the PSF used, mean over bands",
+    "AGVAR": "where the variance came from",
+    "AGNBAD": "pixels masked on input",
+    "AGNSAT": "pixels masked as saturated on input",
+    "AGLINEAR": "False where pixel values are not linear in flux",
+    "AGINFO": "what the backend reported",
+    "AGTARGET": "what the image was translated to",
+    "AGSCALE": "power of two taken out during the computation",
+}
+"""FITS keywords that astrogan writes, with the comments that go beside them."""
+
+
+def describe(value):
+    """A short FITS-safe form of a value: numbers and booleans as they are, the rest as ASCII text."""
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 and getattr(value, "unit", None) is None:
+        return describe(value.item())
+    if isinstance(value, dict):
+        text = ", ".join(f"{key}={describe(v)}" for key, v in value.items())
+    elif getattr(value, "ndim", 0) and not hasattr(value, "unit"):
+        text = f"array{tuple(value.shape)}"
+    else:
+        text = " ".join(str(value).split())
+    return text.encode("ascii", "replace").decode()[:400]
+
+
+def add_provenance(meta, notes, history):
+    """A copy of ``meta`` with keywords and a HISTORY line added.
+
+    Parameters
+    ----------
+    meta : dict or `astropy.io.fits.Header`
+        Left as it is.
+    notes : dict
+        Values by FITS keyword (`KEYWORDS`).
+    history : str
+        One line for HISTORY.
+
+    Returns
+    -------
+    Same type as ``meta``.
+    """
+    out = copy.deepcopy(meta)
+    history = history.encode("ascii", "replace").decode()
+    for key, value in notes.items():
+        value = describe(value)
+        if hasattr(out, "add_history"):
+            out[key] = (value, KEYWORDS[key]) if key in KEYWORDS else value
+        else:
+            out[key] = value
+    if hasattr(out, "add_history"):
+        out.add_history(history)
+    else:
+        earlier = out.get("HISTORY")
+        out["HISTORY"] = f"{earlier} | {history}" if earlier else history
+    return out

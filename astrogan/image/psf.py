@@ -1,0 +1,779 @@
+"""Point-spread functions: every form that users have them in, on the pixel grid, normalised, centred and checked.
+
+`as_psf` takes any form to a `PSFModel`; `psf_from_header` and `estimate_psf` find a PSF where the user gives none.
+Kernels are odd, their middle pixel is the centre, they sum to one and include the response of the pixel.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, replace
+from numbers import Number
+from pathlib import Path
+
+import numpy as np
+
+from ..exceptions import PSFError, PSFWarning
+from ._convolve import convolve, matching_kernel
+from ._kernels import (
+    clean_kernel,
+    gaussian_psf,
+    moffat_psf,
+    padded_to,
+    psf_fwhm,
+    render_profile,
+    resample_psf,
+    trim_psf,
+)
+from ._psf_header import psf_from_header
+from ._psf_stars import estimate_psf
+
+__all__ = [
+    "GridPSF",
+    "PSFModel",
+    "as_psf",
+    "convolve",
+    "estimate_psf",
+    "gaussian_psf",
+    "matching_kernel",
+    "moffat_psf",
+    "psf_from_header",
+    "psf_fwhm",
+    "resample_psf",
+    "trim_psf",
+]
+
+
+class PSFModel:
+    """The PSF of an image, band by band, on its pixel grid.
+
+    Parameters
+    ----------
+    kernels : array_like
+        PSF at the field's centre, (band, k, k), k odd, centred, each band summing to one.
+    field : callable, optional
+        ``field(x, y) -> (band, k, k)`` where the PSF varies over the field; x, y are 0-based pixels.
+    origin : str, optional
+        Where it came from, for provenance: ``"array"``, ``"header SEEING"``, ``"12 stars"``.
+    n_stars : int, optional
+        Number of stars it was measured on.
+
+    Attributes
+    ----------
+    kernels : `numpy.ndarray`
+        float32, read-only.
+    fwhm : `numpy.ndarray`
+        FWHM in pixels, (band,), measured on the kernels (`psf_fwhm`).
+
+    Examples
+    --------
+    >>> from astrogan.image.psf import as_psf
+    >>> as_psf(3.0, n_bands=2)
+    <PSFModel: 2 bands, 15 x 15 pixels, FWHM 3.08, 3.08 pixels, from a FWHM>
+    """
+
+    def __init__(self, kernels, *, field=None, origin="array", n_stars=None):
+        kernels = np.array(kernels, dtype=np.float32)
+        if kernels.ndim != 3 or 0 in kernels.shape or kernels.shape[1] != kernels.shape[2] or kernels.shape[1] % 2 == 0:
+            raise PSFError(f"kernels have shape {kernels.shape}; they must be (band, k, k) with k odd")
+        total = kernels.sum(axis=(1, 2), dtype=np.float64)
+        if not np.isfinite(total).all() or np.abs(total - 1).max() > 1e-4:
+            raise PSFError(f"kernels sum to {total}; each band must sum to 1 (as_psf normalises)")
+        kernels.setflags(write=False)
+        self.kernels = kernels
+        self.origin = origin
+        self.n_stars = n_stars
+        self._field = field
+        self._fwhm = None
+        self._size_is_ours = False  # chosen here, so that it may be cut to the image without a word
+
+    @property
+    def fwhm(self):
+        """FWHM in pixels, (band,)."""
+        if self._fwhm is None:
+            self._fwhm = np.array([psf_fwhm(kernel) for kernel in self.kernels])
+        return self._fwhm.copy()
+
+    @property
+    def varies(self):
+        """Whether the PSF changes over the field."""
+        return self._field is not None
+
+    @property
+    def n_bands(self):
+        """Number of bands."""
+        return len(self.kernels)
+
+    @property
+    def size(self):
+        """Edge length k of the kernels in pixels."""
+        return self.kernels.shape[-1]
+
+    def at(self, x, y):
+        """The PSF at a position: (band, k, k), float32, normalised.
+
+        Parameters
+        ----------
+        x, y : float
+            0-based pixels.
+
+        Returns
+        -------
+        `numpy.ndarray`
+            The kernels themselves where the PSF does not vary.
+        """
+        if self._field is None:
+            return self.kernels
+        kernels = padded_to(np.asarray(self._field(float(x), float(y)), dtype=np.float32), self.size)
+        return kernels / kernels.sum(axis=(1, 2), keepdims=True)
+
+    def band(self, i):
+        """The PSF of band ``i`` alone."""
+        field = None if self._field is None else lambda x, y: self._field(x, y)[i : i + 1]
+        return self._like(self.kernels[i : i + 1], field)
+
+    def broadcast(self, n_bands):
+        """The same PSF for ``n_bands`` bands; a PSF of that many bands is returned as it is.
+
+        Raises
+        ------
+        PSFError
+            If the PSF has another number of bands, not one.
+        """
+        if self.n_bands == n_bands:
+            return self
+        if self.n_bands != 1:
+            raise PSFError(f"psf has {self.n_bands} bands, the image {n_bands}; give one PSF, or one per band")
+        kernels = np.repeat(self.kernels, n_bands, axis=0)
+        field = None if self._field is None else lambda x, y: np.repeat(self._field(x, y), n_bands, axis=0)
+        return self._like(kernels, field)
+
+    def resized(self, size):
+        """The PSF on kernels of another odd edge length: padded with zeros, or cut and normalised again."""
+        if int(size) != size or size < 1 or size % 2 == 0:
+            raise PSFError(f"size={size!r} must be an odd number of pixels, e.g. {self.size}")
+        kernels = padded_to(self.kernels.astype(np.float64), int(size))
+        kernels /= kernels.sum(axis=(1, 2), keepdims=True)
+        return self._like(kernels, self._field)
+
+    def trimmed(self, flux=0.999):
+        """The PSF on the smallest kernels that hold a fraction ``flux`` of every band's flux."""
+        return self.resized(max(len(trim_psf(kernel, flux)) for kernel in self.kernels))
+
+    def _like(self, kernels, field):
+        """Other kernels, the rest as here."""
+        model = PSFModel(kernels, field=field, origin=self.origin, n_stars=self.n_stars)
+        model._size_is_ours = self._size_is_ours
+        return model
+
+    def __repr__(self):
+        bands = "1 band" if self.n_bands == 1 else f"{self.n_bands} bands"
+        fwhm = ", ".join(f"{width:.2f}" for width in self.fwhm)
+        varies = ", varies over the field" if self.varies else ""
+        return f"<PSFModel: {bands}, {self.size} x {self.size} pixels, FWHM {fwhm} pixels, from {self.origin}{varies}>"
+
+
+class GridPSF:
+    """A PSF known at some positions of the field, blended in between.
+
+    Parameters
+    ----------
+    positions : array_like
+        (n, 2), each row (x, y) in 0-based pixels of the image.
+    kernels : sequence
+        n PSFs in any form that `as_psf` takes and that does not vary itself; an array of shape (n, k, k) or
+        (n, band, k, k) will do.
+    method : {"linear", "nearest"}, optional
+        Linear: bilinear where the positions fill a rectangular grid, else linear on the Delaunay triangles. Outside
+        of the positions the value at the nearest point of the border holds on.
+
+    Raises
+    ------
+    PSFError
+        If positions and kernels do not agree.
+
+    Examples
+    --------
+    >>> from astrogan.image.psf import GridPSF, as_psf, gaussian_psf, psf_fwhm
+    >>> psf = as_psf(GridPSF([(0, 50), (100, 50)], [gaussian_psf(3.0), gaussian_psf(4.0)]), shape=(101, 101))
+    >>> [round(psf_fwhm(psf.at(x, 50)[0]), 2) for x in (0, 50, 100)]
+    [3.08, 3.49, 4.06]
+    """
+
+    def __init__(self, positions, kernels, method="linear"):
+        positions = np.array(positions, dtype=np.float64)
+        if positions.ndim != 2 or positions.shape[1] != 2 or not len(positions) or not np.isfinite(positions).all():
+            raise PSFError(f"positions have shape {positions.shape}; they must be (n, 2), finite (x, y) in pixels")
+        kernels = list(kernels)
+        if len(kernels) != len(positions):
+            raise PSFError(f"{len(kernels)} kernels were given at {len(positions)} positions; one each, please")
+        if len(np.unique(positions, axis=0)) != len(positions):
+            raise PSFError("positions hold the same (x, y) twice; give each position once")
+        if method not in ("linear", "nearest"):
+            raise PSFError(f"method={method!r} is unknown; use 'linear' or 'nearest'")
+        self.positions = positions
+        self.kernels = kernels
+        self.method = method
+        self._weights = _interpolator(positions, method)
+
+    def weights(self, x, y):
+        """Weight of each position's kernel at (x, y); they sum to one."""
+        return self._weights(float(x), float(y))
+
+
+def _interpolator(positions, method):
+    """``f(x, y) -> (n,)`` weights."""
+    if method == "nearest" or len(positions) == 1:
+        return lambda x, y: _nearest_weights(positions, x, y)
+    xs, ix = np.unique(positions[:, 0], return_inverse=True)
+    ys, iy = np.unique(positions[:, 1], return_inverse=True)
+    if len(xs) * len(ys) == len(positions):
+        return lambda x, y: _line_weights(xs, x)[ix] * _line_weights(ys, y)[iy]
+    return _triangle_weights(positions)
+
+
+def _nearest_weights(positions, x, y):
+    weights = np.zeros(len(positions))
+    weights[np.argmin(np.hypot(*(positions - (x, y)).T))] = 1
+    return weights
+
+
+def _line_weights(nodes, x):
+    """Linear interpolation weights on sorted nodes, clamped outside."""
+    weights = np.zeros(len(nodes))
+    i = int(np.clip(np.searchsorted(nodes, x) - 1, 0, max(len(nodes) - 2, 0)))
+    if len(nodes) == 1:
+        weights[0] = 1
+        return weights
+    t = np.clip((x - nodes[i]) / (nodes[i + 1] - nodes[i]), 0, 1)
+    weights[i], weights[i + 1] = 1 - t, t
+    return weights
+
+
+def _triangle_weights(positions):
+    """Barycentric weights on the Delaunay triangles; outside, those of the nearest point on the convex hull."""
+    from scipy.spatial import Delaunay, QhullError
+
+    try:
+        triangles = Delaunay(positions)
+    except QhullError:  # all on a line: along it
+        centre = positions.mean(axis=0)
+        direction = np.linalg.svd(positions - centre)[2][0]
+        along = (positions - centre) @ direction
+        order = np.argsort(along)
+
+        def on_line(x, y):
+            weights = np.empty(len(positions))
+            weights[order] = _line_weights(along[order], (np.array([x, y]) - centre) @ direction)
+            return weights
+
+        return on_line
+
+    def weights_at(x, y):
+        point = np.array([x, y])
+        index = int(triangles.find_simplex(point))
+        if index < 0:
+            return _hull_weights(positions, triangles.convex_hull, point)
+        transform = triangles.transform[index]
+        b = transform[:2] @ (point - transform[2])
+        weights = np.zeros(len(positions))
+        weights[triangles.simplices[index]] = np.clip([*b, 1 - b.sum()], 0, 1)
+        return weights / weights.sum()
+
+    return weights_at
+
+
+def _hull_weights(positions, edges, point):
+    """Weights of the point on the hull's edges that lies nearest."""
+    start, end = positions[edges[:, 0]], positions[edges[:, 1]]
+    along = end - start
+    t = np.clip(((point - start) * along).sum(axis=1) / (along**2).sum(axis=1), 0, 1)
+    nearest = np.argmin(np.hypot(*(start + t[:, None] * along - point).T))
+    weights = np.zeros(len(positions))
+    weights[edges[nearest, 0]], weights[edges[nearest, 1]] = 1 - t[nearest], t[nearest]
+    return weights
+
+
+# ---------------------------------------------------------------------------------------------- any form to a model
+
+
+def as_psf(psf, *, n_bands=1, pixel_scale=None, shape=None, bands=None, recentre=True):
+    """Bring a PSF in any form onto the pixel grid: normalised, odd, centred, checked.
+
+    Parameters
+    ----------
+    psf : object
+        - a number: FWHM in pixels of a Gaussian; a `~astropy.units.Quantity` in angle (needs ``pixel_scale``) or in
+          pixels, or a string such as ``"1.3 arcsec"``; 1-D arrays of those, one per band;
+        - an array, (k, k) for all bands or (band, k, k), or `~astropy.nddata.NDData` of it, or the path of a FITS or
+          ``.npy`` file with it;
+        - an astropy `~astropy.convolution.Kernel2D`;
+        - a PSF model of photutils (``ImagePSF``, ``GriddedPSFModel``, ``CircularGaussianPSF``, ``MoffatPSF`` ...) or
+          astropy's ``Gaussian2D``, ``Moffat2D`` and their like, with parameters in pixels or angles;
+        - `GridPSF`: kernels at positions;
+        - a callable ``psf(x, y)`` that returns the kernel (or one kernel per band) at a position;
+        - a `PSFModel`;
+        - a list, tuple or dict of any of these, one per band.
+    n_bands : int, optional
+        Number of bands of the image.
+    pixel_scale : float or Quantity, optional
+        Arcsec per pixel.
+    shape : tuple of int, optional
+        (y, x) of the image. Kernels larger than it are cut to it, with a `PSFWarning`, if that loses less than 0.5 %
+        of the flux. It also says where the centre of the field is.
+    bands : sequence of str, optional
+        Names of the image's bands: the keys to look up in a dict. Without it the dict's own order counts.
+    recentre : bool, optional
+        Move the windowed centroid of kernels onto the middle pixel (default). If False, odd arrays stay as they
+        are, and even ones have their geometric centre moved by half a pixel onto the middle pixel of an odd array.
+
+    Returns
+    -------
+    PSFModel
+
+    Raises
+    ------
+    PSFError
+        If the PSF has NaN, a sum that is not positive, too much negative flux, a wrong number of bands, is larger
+        than the image, or is in no known form. The message says what to do.
+
+    Warns
+    -----
+    PSFWarning
+        If a kernel had an even edge or was moved by more than 0.05 pixels, was cut, or is more than 5 % negative.
+
+    Notes
+    -----
+    Analytic profiles are integrated over the pixels; arrays, ``ImagePSF``, ``GriddedPSFModel`` and models with "PRF"
+    in their name hold the pixel's response already. Sub-pixel moves are made in Fourier space; the windowed centroid is
+    on the middle pixel to better than 0.01 pixels afterwards.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from astrogan.image.psf import as_psf
+    >>> psf = as_psf(1.2 * u.arcsec, pixel_scale=0.4, n_bands=3)
+    >>> psf.kernels.shape
+    (3, 15, 15)
+    """
+    if int(n_bands) != n_bands or n_bands < 1:
+        raise PSFError(f"n_bands={n_bands!r} must be a positive integer")
+    context = _Context(_scale(pixel_scale), shape, recentre)
+    model = _from_collection(psf, int(n_bands), bands, context)
+    if model is None:
+        model = _from_one(psf, context, "psf")
+    model = model.broadcast(int(n_bands))
+    return model if shape is None else _fitted(model, shape)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What the conversion of any one PSF needs to know."""
+
+    pixel_scale: float | None
+    shape: tuple[int, int] | None
+    recentre: bool
+    warn: bool = True
+
+    @property
+    def centre(self):
+        """(x, y) of the field's centre, or None."""
+        return None if self.shape is None else ((self.shape[-1] - 1) / 2, (self.shape[-2] - 1) / 2)
+
+    def kernel(self, array, name):
+        """One 2-D array as a clean kernel."""
+        return clean_kernel(array, recentre=self.recentre, name=name, warn=self.warn)
+
+
+def _scale(pixel_scale):
+    """Arcsec per pixel as a float, or None."""
+    if pixel_scale is None:
+        return None
+    if hasattr(pixel_scale, "unit"):
+        from astropy import units as u
+
+        for unit in (u.arcsec, u.arcsec / u.pix):
+            if pixel_scale.unit.is_equivalent(unit):
+                pixel_scale = pixel_scale.to_value(unit)
+                break
+    try:
+        scale = float(pixel_scale)
+    except TypeError:
+        scale = np.nan
+    if not np.isfinite(scale) or scale <= 0:
+        raise PSFError(f"pixel_scale={pixel_scale!r} must be a positive number of arcsec per pixel")
+    return scale
+
+
+# ---- several bands
+
+
+def _from_collection(psf, n_bands, bands, context):
+    """The model of a list, tuple, dict or 1-D array with an item per band; None if it is none of those."""
+    names, items = _items(psf, bands)
+    if items is None:
+        return None
+    if len(items) not in (1, n_bands):
+        raise PSFError(f"psf holds {len(items)} items, the image {n_bands} bands; give one PSF, or one per band")
+    models = [_from_one(item, context, name) for name, item in zip(names, items, strict=True)]
+    for name, model in zip(names, models, strict=True):
+        if model.n_bands != 1:
+            raise PSFError(f"{name} has {model.n_bands} bands; each item of a list or dict is the PSF of one band")
+    return _stacked(models)
+
+
+def _items(psf, bands):
+    """Names for messages, and the PSF of each band; (None, None) if ``psf`` is no collection."""
+    if isinstance(psf, dict):
+        keys = list(psf)
+        if bands is not None and len(keys) > 1:
+            missing = [band for band in bands if band not in psf]
+            if missing:
+                raise PSFError(f"psf has no entry for {missing}; it has {keys}, the image's bands are {list(bands)}")
+            keys = list(bands)
+        return [f"psf[{key!r}]" for key in keys], [psf[key] for key in keys]
+    if isinstance(psf, (list, tuple)) and not _is_nested_numbers(psf):
+        return [f"psf[{i}]" for i in range(len(psf))], list(psf)
+    if isinstance(psf, np.ndarray) and psf.ndim == 1:
+        return [f"psf[{i}]" for i in range(len(psf))], [psf[i] for i in range(len(psf))]
+    return None, None
+
+
+def _is_nested_numbers(psf):
+    """Whether a list is a kernel spelled out: [[0, 1, 0], [1, 4, 1], [0, 1, 0]]."""
+    return (
+        len(psf) > 0
+        and all(isinstance(row, (list, tuple)) and len(row) == len(psf[0]) for row in psf)
+        and all(isinstance(value, Number) for row in psf for value in row)
+    )
+
+
+def _stacked(models):
+    """One-band models as one model of many bands, on the largest kernel."""
+    size = max(model.size for model in models)
+    kernels = np.concatenate([padded_to(model.kernels, size) for model in models])
+    field = None
+    if any(model.varies for model in models):
+
+        def field(x, y):
+            return np.concatenate([padded_to(model.at(x, y), size) for model in models])
+
+    origins = list(dict.fromkeys(model.origin for model in models))
+    model = PSFModel(kernels, field=field, origin=", ".join(origins))
+    model._size_is_ours = all(m._size_is_ours for m in models)
+    return model
+
+
+# ---- one PSF
+
+
+def _from_one(psf, context, name):
+    """The model of anything that is not a collection of bands."""
+    if isinstance(psf, PSFModel):
+        return psf
+    if isinstance(psf, GridPSF):
+        return _from_grid(psf, context, name)
+    if isinstance(psf, (str, Path)):
+        return _from_text(psf, context, name)
+    if hasattr(psf, "unit") and hasattr(psf, "to_value"):
+        return _from_quantity(psf, context, name)
+    if _is_instance(psf, "astropy.convolution", "Kernel2D"):
+        return _from_array(psf.array, context, name, "a kernel")
+    if _is_instance(psf, "photutils.psf", "GriddedPSFModel"):
+        return _from_gridded_model(psf, context, name)
+    if _is_instance(psf, "astropy.modeling", "Model"):
+        return _from_model(psf, context, name)
+    if _is_instance(psf, "astropy.nddata", "NDDataBase"):
+        return _from_nddata(psf, context, name)
+    if isinstance(psf, Number) and not isinstance(psf, (bool, np.bool_)):
+        return _from_fwhm(psf, name)
+    if callable(psf) and not isinstance(psf, type):
+        return _from_callable(psf, context, name)
+    try:
+        array = np.asarray(psf, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = None
+    if psf is None or array is None or isinstance(psf, (bool, np.bool_)) or array.ndim == 1:
+        raise PSFError(
+            f"{name}={psf!r} is no PSF; give a FWHM (pixels, or a Quantity such as 1.3 * u.arcsec), a kernel array, "
+            "an astropy Kernel2D, or a photutils or astropy PSF model"
+        )
+    return _from_fwhm(array[()], name) if array.ndim == 0 else _from_array(array, context, name, "an array")
+
+
+def _is_instance(thing, module, name):
+    """isinstance by name, which spares importing photutils to find that something is not from it."""
+    return any(c.__name__ == name and c.__module__.startswith(module) for c in type(thing).__mro__)
+
+
+def _from_fwhm(fwhm, name):
+    try:
+        kernel = gaussian_psf(fwhm)
+    except PSFError:
+        raise PSFError(f"{name}={fwhm!r}: a FWHM must be a positive number of pixels, e.g. 3.0") from None
+    if len(kernel) > _LARGEST:
+        raise PSFError(f"{name}: a FWHM of {fwhm:.4g} pixels needs a kernel of {len(kernel)} pixels; check its unit")
+    model = PSFModel(kernel[None], origin="a FWHM")
+    model._size_is_ours = True
+    return model
+
+
+_LARGEST = 4095
+
+
+def _from_quantity(psf, context, name):
+    """A FWHM with a unit; dimensionless arrays are kernels."""
+    from astropy import units as u
+
+    if psf.unit.is_equivalent(u.rad) and not psf.unit.is_equivalent(u.one):
+        pixels = psf.to_value(u.arcsec) / _needed_scale(context, name, psf)
+    elif psf.unit.is_equivalent(u.pix):
+        pixels = psf.to_value(u.pix)
+    elif psf.ndim >= 2 or psf.unit.is_equivalent(u.one):
+        pixels = psf.value
+    else:
+        raise PSFError(f"{name}={psf!r}: a FWHM is an angle (e.g. u.arcsec) or a number of pixels")
+    if np.ndim(pixels) == 0:
+        return _from_fwhm(float(pixels), name)
+    if np.ndim(pixels) == 1:
+        return _stacked([_from_fwhm(float(p), f"{name}[{i}]") for i, p in enumerate(pixels)])
+    return _from_array(psf.value, context, name, "an array")
+
+
+def _needed_scale(context, name, psf):
+    if context.pixel_scale is None:
+        raise PSFError(
+            f"{name}={psf} is an angle, but the image has no WCS to tell its pixel scale; give pixel_scale= (arcsec "
+            "per pixel), or the FWHM in pixels"
+        )
+    return context.pixel_scale
+
+
+def _from_text(psf, context, name):
+    """A file with a kernel, or a FWHM in words."""
+    path = Path(psf)
+    if isinstance(psf, Path) or path.suffix.lower() in (".npy", ".fits", ".fit", ".fts", ".fz", ".gz", ".bz2"):
+        array = _read_kernel(path, name)
+        return _from_array(array, context, f"{name} ({path.name})", f"file {path.name}")
+    from astropy import units as u
+
+    try:
+        quantity = u.Quantity(psf)
+    except (TypeError, ValueError):
+        raise PSFError(f"{name}={psf!r} is neither a FWHM such as '1.3 arcsec' or '3 pix', nor a file") from None
+    return _from_quantity(quantity, context, name)
+
+
+def _read_kernel(path, name):
+    """The first image in a FITS file, or the array in a ``.npy`` file."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.load(path, allow_pickle=False)
+        from astropy.io import fits
+
+        with fits.open(path, memmap=False) as hdus:
+            for hdu in hdus:
+                if hdu.is_image and hdu.header.get("NAXIS", 0) in (2, 3):
+                    if hdu.size > 8 * _LARGEST**2:
+                        raise PSFError(f"{name}={str(path)!r} holds an image of {hdu.shape} pixels; no PSF is so large")
+                    return np.array(hdu.data, dtype=np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, PSFError):
+            raise
+        raise PSFError(f"{name}={str(path)!r} cannot be read: {error}") from error
+    raise PSFError(f"{name}={str(path)!r} holds no image; give the file of a kernel, 2-D or (band, k, k)")
+
+
+def _from_nddata(psf, context, name):
+    mask = getattr(psf, "mask", None)
+    if mask is not None and np.any(mask):
+        raise PSFError(f"{name} has {np.count_nonzero(mask)} masked pixels; fill them (0 in the wings) first")
+    return _from_array(psf.data, context, name, "an array")
+
+
+def _from_array(array, context, name, origin):
+    """(k, k), or (band, k, k)."""
+    array = np.asarray(array)
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise PSFError(f"{name} has shape {array.shape}; a kernel is (k, k), or (band, k, k) with one per band")
+    if array.ndim == 2:
+        kernels = [context.kernel(array, name)]
+    else:
+        kernels = [context.kernel(band, f"{name}[{i}]") for i, band in enumerate(array)]
+    size = max(len(kernel) for kernel in kernels)
+    return PSFModel([padded_to(kernel, size) for kernel in kernels], origin=origin)
+
+
+def _from_model(psf, context, name):
+    """A photutils or astropy model that does not vary over the field."""
+    origin = f"a {type(psf).__name__}"
+    if hasattr(psf, "oversampling"):  # an image; it holds the pixel's response already
+        half = int(np.ceil(max(np.array(psf.data.shape) / np.ravel(psf.oversampling)) / 2)) + 1
+        x, y = _grid(half)
+        array = psf.evaluate(x, y, 1.0, 0.0, 0.0)
+        return _from_array(np.nan_to_num(array), context, name, origin)
+    model = PSFModel(_rendered(psf, context, name)[None], origin=origin)
+    model._size_is_ours = True
+    return model
+
+
+def _grid(half):
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+    return x, y
+
+
+def _rendered(psf, context, name):
+    """Kernel of an analytic model: wide enough, integrated over pixels unless it is so by itself."""
+    values = _parameters_in_pixels(psf, context, name)
+
+    def profile(x, y):
+        x, y = np.broadcast_arrays(x, y)
+        return np.asarray(psf.evaluate(x, y, *values), dtype=float)
+
+    integrated = any("PRF" in c.__name__ for c in type(psf).__mro__)
+    fwhm = _width_hint(profile)
+    half = max(8, int(np.ceil(3 * fwhm)))
+    kernel = _on_pixels(profile, half, fwhm, integrated, context, name)
+    while True:
+        half *= 2
+        if half > _LARGEST // 8:
+            break
+        wider = _on_pixels(profile, half, fwhm, integrated, context, name)
+        inside = padded_to(wider, len(kernel)).sum()
+        kernel = wider
+        if inside > 1 - 1e-3:
+            break
+    # All of a profile that falls steeply; 99.9 % of one with wings, but its core in any case.
+    core = 2 * int(np.ceil(2.5 * fwhm)) + 1
+    size = min(len(trim_psf(kernel, 1 - 1e-6)), max(len(trim_psf(kernel, 1 - 1e-3)), core))
+    kernel = padded_to(kernel, size)
+    return kernel / kernel.sum()
+
+
+def _on_pixels(profile, half, fwhm, integrated, context, name):
+    if integrated:
+        array = profile(*_grid(half))
+    else:
+        array = render_profile(profile, half, fwhm)
+    return padded_to(context.kernel(array, name), 2 * half + 1)
+
+
+def _width_hint(profile):
+    """FWHM along x, good enough to choose sampling and size."""
+    x = np.geomspace(0.01, 1000, 400)
+    with np.errstate(all="ignore"):
+        line = profile(np.concatenate([[0.0], x])[None, :], np.zeros((1, 1)))[0]
+    below = np.flatnonzero(~(line[1:] > 0.5 * line[0]))
+    return float(np.clip(2 * x[below[0]], 0.3, 200)) if below.size else 200.0
+
+
+def _parameters_in_pixels(psf, context, name):
+    """The model's parameters as numbers in pixels, its centre moved to zero."""
+    from astropy import units as u
+
+    values = {}
+    for key in psf.param_names:
+        parameter = getattr(psf, key)
+        if np.size(parameter.value) != 1:
+            raise PSFError(f"{name} is a set of models ({key} has {np.size(parameter.value)} values); give a list")
+        value = float(np.squeeze(parameter.value))
+        if parameter.unit is not None:
+            if re.match(r"theta", key):
+                value = value * parameter.unit
+            elif parameter.unit.is_equivalent(u.rad):
+                value = (value * parameter.unit).to_value(u.arcsec) / _needed_scale(context, name, psf)
+            elif parameter.unit.is_equivalent(u.pix):
+                value = (value * parameter.unit).to_value(u.pix)
+        values[key] = value
+    for axis in "xy":
+        keys = [key for key in values if re.fullmatch(rf"{axis}_(0|mean)(_\d+)?", key)]
+        if keys:
+            first = values[keys[0]]
+            values.update({key: values[key] - first for key in keys})
+    return list(values.values())
+
+
+# ---- over the field
+
+
+def _from_gridded_model(psf, context, name):
+    """photutils' grid of empirical PSFs, which blends them itself."""
+    grid = np.asarray(psf.grid_xypos, dtype=float)
+    half = int(np.ceil(max(np.array(psf.data.shape[1:]) / np.ravel(psf.oversampling)) / 2)) + 1
+    dx, dy = _grid(half)
+
+    def image(x, y):
+        return np.nan_to_num(psf.evaluate(dx + x, dy + y, 1.0, x, y))
+
+    centre = context.centre or grid.mean(axis=0)
+    model = _from_field(image, centre, context, name, f"a {type(psf).__name__}")
+    return model if len(grid) > 1 else PSFModel(model.kernels, origin=model.origin)
+
+
+def _from_callable(psf, context, name):
+    return _from_field(psf, context.centre or (0.0, 0.0), context, name, "a function of position")
+
+
+def _from_field(image, centre, context, name, origin):
+    """A model from ``image(x, y)``, anything that stands for a PSF."""
+    x, y = (float(c) for c in centre)
+    middle = _from_one(image(x, y), context, f"{name}({x:g}, {y:g})")
+    quiet = replace(context, warn=False)
+
+    def field(x, y):
+        found = _from_one(image(x, y), quiet, f"{name}({x:g}, {y:g})")
+        if found.n_bands != middle.n_bands:
+            raise PSFError(f"{name}({x:g}, {y:g}) has {found.n_bands} bands; at the field's centre {middle.n_bands}")
+        return padded_to(found.at(x, y), middle.size)
+
+    model = PSFModel(middle.kernels, field=field, origin=origin)
+    model._size_is_ours = middle._size_is_ours
+    return model
+
+
+def _from_grid(psf, context, name):
+    """Kernels at positions, blended linearly."""
+    models = [_from_one(kernel, context, f"{name}.kernels[{i}]") for i, kernel in enumerate(psf.kernels)]
+    if any(model.varies for model in models):
+        raise PSFError(f"{name} is a grid of PSFs that vary themselves; give a fixed kernel at each position")
+    n_bands = max(model.n_bands for model in models)
+    size = max(model.size for model in models)
+    kernels = np.stack([padded_to(model.broadcast(n_bands).kernels, size) for model in models])
+
+    def field(x, y):
+        return np.tensordot(psf.weights(x, y).astype(np.float32), kernels, axes=1)
+
+    centre = context.centre or psf.positions.mean(axis=0)
+    model = PSFModel(field(*centre), field=field if len(models) > 1 else None, origin=f"a grid of {len(models)}")
+    model._size_is_ours = all(m._size_is_ours for m in models)
+    return model
+
+
+# ---- on the image
+
+
+def _fitted(model, shape):
+    """The model on kernels no larger than the image."""
+    limit = int(min(shape[-2:]))
+    limit -= 1 - limit % 2
+    if limit < 1:
+        raise PSFError(f"shape={shape!r} must hold at least one pixel")
+    if model.size <= limit:
+        return model
+    flux = np.abs(model.kernels.astype(np.float64))
+    lost = 1 - (padded_to(flux, limit).sum(axis=(1, 2)) / flux.sum(axis=(1, 2))).min()
+    if lost >= 0.005:
+        raise PSFError(
+            f"psf has {model.size} x {model.size} pixels, the image only {shape[-2]} x {shape[-1]}: cutting the PSF "
+            f"to {limit} pixels would lose {lost:.1%} of its flux. Give an image of at least {model.size} pixels a side, "
+            "or a smaller PSF (astrogan.image.psf.trim_psf)"
+        )
+    if not model._size_is_ours:
+        warnings.warn(
+            f"psf has {model.size} x {model.size} pixels, more than the image ({shape[-2]} x {shape[-1]}); it was cut "
+            f"to {limit} x {limit} and lost {lost:.2%} of its flux",
+            PSFWarning,
+            stacklevel=3,
+        )
+    return model.resized(limit)

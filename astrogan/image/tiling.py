@@ -1,0 +1,357 @@
+"""The tile engine: any restorer backend on an image of any size, in little memory, one worker a core.
+
+An image is cut into *cores* that cover it exactly once. A backend sees each core with a *halo* of context around it,
+clipped at the image's border, and only the core of what it returns is kept. With a halo as wide as the method's reach
+the result does not show where the cuts were.
+
+A backend may do more than the plain call; `run_tiled` looks for these optional attributes:
+
+``halo_for(observation) -> int``
+    The halo for this image, used instead of ``halo``; -1 asks for the whole image at once.
+``tile_size``
+    Outer edge of a tile, halo included, at which the method is quickest (512).
+``for_image(observation) -> backend``
+    A backend with everything settled that belongs to the whole image (its sky level, say), so that no tile decides
+    such a thing by itself.
+``tiles_per_call`` and ``call_tiles(observations, *, cuts, rngs) -> list of Estimate``
+    Several tiles in one call, for methods that gain by it. ``cuts`` holds, for each tile, ``((y0, y1), (x0, x1))``:
+    True where the image goes on beyond that side, False where the tile ends with the image.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from numbers import Integral
+
+import numpy as np
+
+from ..api import Estimate, Observation
+from ..exceptions import AstroganError, BackendError, InputError
+
+__all__ = ["Tile", "available_cores", "plan_tiles", "run_tiled", "single_torch_thread"]
+
+DEFAULT_TILE = 512
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of an image; each field is a pair of slices (y, x).
+
+    Parameters
+    ----------
+    core : tuple of slice
+        What the tile answers for, in the image.
+    outer : tuple of slice
+        The core with its halo, clipped at the image's border, in the image.
+    inner : tuple of slice
+        The core inside ``outer``.
+    """
+
+    core: tuple[slice, slice]
+    outer: tuple[slice, slice]
+    inner: tuple[slice, slice]
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """(x, y) of the core's centre, 0-based, pixel centres at integers."""
+        y, x = self.core
+        return 0.5 * (x.start + x.stop - 1), 0.5 * (y.start + y.stop - 1)
+
+    def cuts(self, shape_yx) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
+        """``((y0, y1), (x0, x1))``: True for each side at which the image goes on beyond the tile."""
+        y, x = ((s.start > 0, s.stop < size) for s, size in zip(self.outer, shape_yx, strict=True))
+        return y, x
+
+
+def _axis_tiles(size: int, tile: int, halo: int) -> list[tuple[slice, slice, slice]]:
+    """(core, outer, inner) along one axis; the cores differ by one pixel at most, so there is no sliver at the end."""
+    # A core narrower than two halos would spend most of the work on context, so a wide halo widens the tile.
+    core = max(tile - 2 * halo, 2 * halo, 1)
+    n = 1 if halo < 0 or size <= tile else math.ceil(size / core)
+    edges = [(i * size) // n for i in range(n + 1)]
+    tiles = []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        low, high = (0, size) if n == 1 else (max(start - halo, 0), min(stop + halo, size))
+        tiles.append((slice(start, stop), slice(low, high), slice(start - low, stop - low)))
+    return tiles
+
+
+def plan_tiles(shape_yx, tile, halo) -> list[Tile]:
+    """Cut an image into tiles whose cores cover it exactly once.
+
+    Parameters
+    ----------
+    shape_yx : tuple of int
+        Shape (y, x) of the image.
+    tile : int or tuple of int
+        Wanted outer edge of a tile in pixels, halo included; a pair gives (y, x). The cores are made equal to within
+        a pixel, and at least two halos wide.
+    halo : int
+        Pixels of context on each side of a core; -1 asks for one tile, the whole image.
+
+    Returns
+    -------
+    list of Tile
+        In row-major order.
+
+    Raises
+    ------
+    `~astrogan.exceptions.InputError`
+        If a number is not a positive integer (``halo``: not an integer of at least -1).
+
+    Examples
+    --------
+    >>> from astrogan.image.tiling import plan_tiles
+    >>> tiles = plan_tiles((100, 1000), tile=320, halo=32)
+    >>> [(t.core[1].start, t.core[1].stop) for t in tiles]
+    [(0, 250), (250, 500), (500, 750), (750, 1000)]
+    """
+    pair = (tile, tile) if isinstance(tile, Integral) else tuple(tile)
+    for name, values in (("shape_yx", tuple(shape_yx)), ("tile", pair)):
+        if len(values) != 2 or not all(isinstance(v, Integral) and v > 0 for v in values):
+            raise InputError(f"{name}={values!r} must hold two positive integers (y, x), e.g. (512, 512)")
+    if not isinstance(halo, Integral) or halo < -1:
+        raise InputError(f"halo={halo!r} must be a number of pixels, or -1 for the whole image")
+    axes = [_axis_tiles(int(n), int(t), int(halo)) for n, t in zip(shape_yx, pair, strict=True)]
+    return [Tile(*zip(y, x, strict=True)) for y, x in product(*axes)]
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_torch_threads_lock = threading.Lock()
+
+
+@contextmanager
+def single_torch_thread() -> Iterator[None]:
+    """Let torch use one thread for what the calling thread does inside; nothing where torch is not loaded.
+
+    ``torch.set_num_threads`` sets the calling thread's count and, at the same time, the count that threads get when
+    they first use torch. Only the former is wanted, so a throwaway thread puts the latter back at once.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "set_num_threads"):
+        yield
+        return
+    with _torch_threads_lock:
+        before = torch.get_num_threads()
+        if before != 1:
+            torch.set_num_threads(1)
+            restore = threading.Thread(target=torch.set_num_threads, args=(before,))
+            restore.start()
+            restore.join()
+    try:
+        yield
+    finally:
+        if before != 1:
+            with _torch_threads_lock:
+                torch.set_num_threads(before)
+
+
+def run_tiled(
+    backend,
+    observation: Observation,
+    *,
+    rng: np.random.Generator,
+    tile: int | None = None,
+    workers: int | None = None,
+    psf_at: Callable[[float, float], np.ndarray] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Estimate:
+    """Run a restorer backend over an image, by tiles where the method allows it.
+
+    Parameters
+    ----------
+    backend : `~astrogan.api.RestorerBackend`
+        What to run. Its ``halo_for(observation)`` or ``halo`` says how much context a pixel needs.
+    observation : `~astrogan.api.Observation`
+        The image.
+    rng : `numpy.random.Generator`
+        Source of randomness. Every tile gets a generator of its own, keyed by the tile's index.
+    tile : int, optional
+        Outer edge of a tile in pixels, halo included. Default: the backend's ``tile_size``, or 512.
+    workers : int, optional
+        Threads that work on tiles. Default: one for each core that the process may use. The result does not depend
+        on it.
+    psf_at : callable, optional
+        ``psf_at(x, y)`` gives the PSF (band, k, k) at a pixel position, for a PSF that varies over the field; a tile
+        uses that of its centre.
+    progress : callable, optional
+        ``progress(done, total)``, called from the calling thread as tiles are finished.
+
+    Returns
+    -------
+    `~astrogan.api.Estimate`
+        float32 arrays of the observation's shape. ``info`` holds what the tiles agree on; numbers on which they
+        differ are averaged, and of differing texts the first is kept.
+
+    Raises
+    ------
+    `~astrogan.exceptions.BackendError`
+        If the backend fails, or returns something of a wrong shape or type or that is not finite; the message names
+        it.
+    `~astrogan.exceptions.InputError`
+        If ``tile`` or ``workers`` is not a positive integer.
+    """
+    for name, value in (("tile", tile), ("workers", workers)):
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise InputError(f"{name}={value!r} must be a positive integer or None")
+    label = _label(backend)
+    if hasattr(backend, "for_image"):
+        backend = _guarded(label, backend.for_image, observation)
+    halo = _halo(label, backend, observation)
+    shape = observation.shape[1:]
+    tiles = plan_tiles(shape, tile or getattr(backend, "tile_size", DEFAULT_TILE), halo)
+    if len(tiles) == 1:
+        if psf_at is not None:
+            observation = observation.replace(psf=psf_at(*tiles[0].center))
+        estimate = _checked(label, _guarded(label, backend, observation, rng=rng), observation.shape)
+        if progress is not None:
+            progress(1, 1)
+        return estimate
+    job = _Job(label, backend, observation, tiles, psf_at, seed=int(rng.integers(2**63)))
+    return job.run(workers or available_cores(), progress)
+
+
+class _Job:
+    """One image being worked on: the tiles, the output they are written to, and the calls that fill it."""
+
+    def __init__(self, label, backend, observation, tiles, psf_at, seed):
+        self.label = label
+        self.backend = backend
+        self.observation = observation
+        self.tiles = tiles
+        self.psf_at = psf_at
+        self.seed = seed
+        self.data = np.empty(observation.shape, np.float32)
+        self.optional: dict[str, np.ndarray | None] = {}
+        self.lock = threading.Lock()
+
+    def run(self, workers: int, progress) -> Estimate:
+        batch = int(getattr(self.backend, "tiles_per_call", 1)) if hasattr(self.backend, "call_tiles") else 1
+        # Groups must not depend on the number of workers: the rounding of a group is its own.
+        groups = [range(i, min(i + batch, len(self.tiles))) for i in range(0, len(self.tiles), batch)]
+        infos: list[dict] = [{}] * len(self.tiles)
+        done = 0
+        pool = ThreadPoolExecutor(min(workers, len(groups)), thread_name_prefix="astrogan-tile")
+        try:
+            futures = {pool.submit(self._work, group): group for group in groups}
+            for future in as_completed(futures):
+                for index, info in zip(futures[future], future.result(), strict=True):
+                    infos[index] = info
+                    done += 1
+                if progress is not None:
+                    progress(done, len(self.tiles))
+        finally:
+            # On an error or an interrupt the tiles not yet begun are dropped.
+            pool.shutdown(cancel_futures=True)
+        optional = {name: self.optional.get(name) for name in ("variance", "flags")}
+        return Estimate(self.data, **optional, info=_merged(infos))
+
+    def _work(self, group: range) -> list[dict]:
+        tiles = [self.tiles[i] for i in group]
+        observations = [self._crop(tile) for tile in tiles]
+        rngs = [np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(i,))) for i in group]
+        with single_torch_thread():
+            estimates = self._call(tiles, observations, rngs)
+        for tile, observation, estimate in zip(tiles, observations, estimates, strict=True):
+            self._write(tile, _checked(self.label, estimate, observation.shape))
+        return [dict(estimate.info) for estimate in estimates]
+
+    def _crop(self, tile: Tile) -> Observation:
+        psf = None if self.psf_at is None else self.psf_at(*tile.center)
+        return self.observation.crop(*tile.outer, psf=psf)
+
+    def _call(self, tiles, observations, rngs) -> list[Estimate]:
+        if not hasattr(self.backend, "call_tiles"):
+            return [_guarded(self.label, self.backend, observations[0], rng=rngs[0])]
+        cuts = [tile.cuts(self.observation.shape[1:]) for tile in tiles]
+        estimates = _guarded(self.label, self.backend.call_tiles, observations, cuts=cuts, rngs=rngs)
+        if len(estimates) != len(tiles):
+            raise BackendError(f"{self.label} returned {len(estimates)} estimates for {len(tiles)} tiles")
+        return estimates
+
+    def _write(self, tile: Tile, estimate: Estimate) -> None:
+        self.data[:, *tile.core] = estimate.data[:, *tile.inner]
+        for name, dtype in (("variance", np.float32), ("flags", bool)):
+            part = getattr(estimate, name)
+            with self.lock:
+                if name not in self.optional:
+                    self.optional[name] = None if part is None else np.empty(self.observation.shape, dtype)
+                whole = self.optional[name]
+            if (whole is None) != (part is None):
+                raise BackendError(f"{self.label} returned {name} for some tiles and not for others")
+            if whole is not None:
+                whole[:, *tile.core] = part[:, *tile.inner]
+
+
+def _label(backend) -> str:
+    return f"backend {getattr(backend, 'name', None) or type(backend).__name__!r}"
+
+
+def _guarded(label: str, function, *args, **kwargs):
+    """Call a part of a backend; what it raises by accident comes back as a `BackendError` that names it."""
+    try:
+        return function(*args, **kwargs)
+    except (AstroganError, MemoryError):
+        raise
+    except Exception as error:
+        raise BackendError(f"{label} failed: {type(error).__name__}: {error}") from error
+
+
+def _halo(label: str, backend, observation: Observation) -> int:
+    if hasattr(backend, "halo_for"):
+        halo = _guarded(label, backend.halo_for, observation)
+    else:
+        halo = getattr(backend, "halo", None)
+    if not isinstance(halo, Integral) or halo < -1:
+        raise BackendError(f"{label} has halo {halo!r}; it must be a number of pixels, or -1 for the whole image")
+    return int(halo)
+
+
+def _checked(label: str, estimate, shape) -> Estimate:
+    """The estimate as float32 and bool arrays, once it is what the contract asks for."""
+    if not isinstance(estimate, Estimate):
+        raise BackendError(f"{label} returned {type(estimate).__name__}; it must return an astrogan.api.Estimate")
+    arrays = {}
+    for name, kinds, dtype in (("data", "f", np.float32), ("variance", "f", np.float32), ("flags", "b", bool)):
+        array = getattr(estimate, name)
+        if array is None and name != "data":
+            arrays[name] = None
+            continue
+        array = np.asarray(array)
+        if array.shape != tuple(shape):
+            raise BackendError(f"{label} returned {name} of shape {array.shape} for an image of {tuple(shape)}")
+        if array.dtype.kind not in kinds:
+            raise BackendError(f"{label} returned {name} of type {array.dtype}; it must be {np.dtype(dtype)}")
+        if name == "data" and not np.isfinite(array).all():
+            raise BackendError(f"{label} returned {int((~np.isfinite(array)).sum())} pixels that are not finite")
+        if name == "variance" and not (array >= 0).all():
+            raise BackendError(f"{label} returned variance that is negative or NaN")
+        arrays[name] = np.ascontiguousarray(array, dtype)
+    return Estimate(**arrays, info=dict(estimate.info))
+
+
+def _merged(infos: list[dict]) -> dict:
+    """One ``info`` from those of the tiles, in the order in which keys first appear."""
+    merged = {}
+    for key in dict.fromkeys(key for info in infos for key in info):
+        values = [info[key] for info in infos if key in info]
+        numbers = all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in values)
+        if numbers and any(v != values[0] for v in values):
+            merged[key] = float(np.mean([float(v) for v in values]))
+        else:
+            merged[key] = values[0]
+    return merged

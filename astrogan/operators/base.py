@@ -1,0 +1,151 @@
+"""What all operators share: a backend by name, a random generator, and errors that say whose fault it is."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+
+import numpy as np
+
+from astrogan.exceptions import (
+    AstroganError,
+    BackendError,
+    ImageTooSmallError,
+    InputError,
+    UncertaintyWarning,
+)
+from astrogan.plugins import load_backend
+
+__all__ = ["Operator", "as_generator"]
+
+
+def as_generator(rng):
+    """A `numpy.random.Generator` from a seed, or the generator itself.
+
+    Parameters
+    ----------
+    rng : int, `numpy.random.SeedSequence` or `numpy.random.Generator`
+
+    Raises
+    ------
+    InputError
+        If it is none of these; `None` is refused so that results can be repeated.
+
+    Examples
+    --------
+    >>> from astrogan.operators.base import as_generator
+    >>> as_generator(3).integers(10) == as_generator(3).integers(10)
+    True
+    """
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, np.random.SeedSequence):
+        return np.random.default_rng(rng)
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) and rng >= 0:
+        return np.random.default_rng(int(rng))
+    raise InputError(f"rng={rng!r} must be a non-negative integer seed or a numpy.random.Generator")
+
+
+class Operator:
+    """A configured operation: set up once, called on any number of images.
+
+    Parameters
+    ----------
+    backend : str or object
+        A name, ``"distribution:name"``, or an instance.
+    **options
+        Keyword arguments for the backend.
+
+    Attributes
+    ----------
+    backend : object
+        The backend's instance.
+    backend_name : str
+        ``"distribution:name"``.
+    """
+
+    role = ""
+    operation = ""
+
+    def __init__(self, backend, **options):
+        self.backend, self.backend_name, self.backend_version = load_backend(self.role, backend, options)
+        self.options = options
+        self._warned = False
+
+    def __repr__(self):
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"{type(self).__name__}({self.backend_name!r}{options})"
+
+    def _needs(self, what):
+        return bool(getattr(self.backend, f"needs_{what}", False))
+
+    def _check_size(self, shape):
+        smallest = int(getattr(self.backend, "min_size", 1))
+        if min(shape[-2:]) < smallest:
+            raise ImageTooSmallError(
+                f"image is {shape[-2]} x {shape[-1]} pixels; "
+                f"{self.backend_name} needs at least {smallest} along each axis"
+            )
+
+    def _run(self, function, *args, **keywords):
+        """Call the backend; what is not astrogan's own error becomes one that names the backend."""
+        try:
+            return function(*args, **keywords)
+        except AstroganError:
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise BackendError(f"{self.role} {self.backend_name!r} failed: {type(error).__name__}: {error}") from error
+
+    def _check_estimate(self, estimate, shape):
+        """Hold a backend's `~astrogan.api.Estimate` to the contract."""
+        for name in ("data", "variance", "flags"):
+            if not hasattr(estimate, name):
+                raise BackendError(
+                    f"{self.role} {self.backend_name!r} returned {type(estimate).__name__}; it must return an Estimate"
+                )
+            array = getattr(estimate, name)
+            if array is None and name != "data":
+                continue
+            array = np.asarray(array)
+            if array.shape != tuple(shape):
+                raise BackendError(
+                    f"{self.role} {self.backend_name!r} returned {name} of shape {array.shape}; expected {tuple(shape)}"
+                )
+            if name != "flags" and not (array.dtype.kind == "f" and np.isfinite(array).all()):
+                raise BackendError(
+                    f"{self.role} {self.backend_name!r} returned {name} of dtype {array.dtype} "
+                    "that is not all finite floats"
+                )
+        if estimate.variance is not None and (np.asarray(estimate.variance) < 0).any():
+            raise BackendError(f"{self.role} {self.backend_name!r} returned a negative variance")
+        return estimate
+
+    def _notes(self, rng, info=None):
+        notes = {"AGVERS": _version(), "AGOP": self.operation, "AGBACK": self.backend_name}
+        if self.backend_version:
+            notes["AGBVERS"] = self.backend_version
+        if self.options:
+            notes["AGOPTS"] = self.options
+        if isinstance(rng, numbers.Integral):
+            notes["AGSEED"] = int(rng)
+        if info:
+            notes["AGINFO"] = info
+        return notes
+
+    def _warn_no_uncertainty(self, had, variance):
+        """Once an operator: the input's uncertainty does not carry over, and a copy of it would be wrong."""
+        if had and variance is None and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.backend_name} gives no uncertainty: the result's is None",
+                UncertaintyWarning,
+                stacklevel=3,
+            )
+
+
+def _version():
+    import astrogan
+
+    return astrogan.__version__

@@ -1,0 +1,1 @@
+"""Simulated galaxies, fields, surveys and noise."""

@@ -1,0 +1,1 @@
+"""Van Cittert deconvolution as a plugin for astrogan."""
