@@ -30,6 +30,7 @@ __all__ = [
     "crop_wcs",
     "cube_wcs",
     "local_scale",
+    "pixel_corners",
     "pixel_mapping",
     "pixel_scale",
     "rescale_wcs",
@@ -320,6 +321,40 @@ def pixel_mapping(source, destination) -> Callable[[np.ndarray, np.ndarray], tup
         return tuple(p.reshape(x.shape) for p in _world_to_pixel(b, lon, lat))
 
     return mapping
+
+
+def pixel_corners(to_input, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the pixels of one grid lie on another.
+
+    Parameters
+    ----------
+    to_input : callable
+        ``to_input(x, y) -> (x, y)``, pixels of the grid to pixels of the other.
+    shape : tuple of int
+        (y, x) of the grid.
+
+    Returns
+    -------
+    x, y : `numpy.ndarray`
+        The corners on the other grid, each of shape (y + 1, x + 1).
+    area : `numpy.ndarray`
+        Area of each pixel in pixels of the other grid, shape (y, x).
+
+    Examples
+    --------
+    >>> from astrogan.image.wcs import pixel_corners
+    >>> x, y, area = pixel_corners(lambda x, y: (2 * x + 0.5, 2 * y + 0.5), (2, 3))
+    >>> x[0]
+    array([-0.5,  1.5,  3.5,  5.5])
+    >>> area[0]
+    array([4., 4., 4.])
+    """
+    x, y = np.meshgrid(np.arange(shape[1] + 1) - 0.5, np.arange(shape[0] + 1) - 0.5)
+    x, y = to_input(x, y)
+    # Half the cross product of the diagonals is the area of any quadrilateral.
+    down = x[1:, 1:] - x[:-1, :-1], y[1:, 1:] - y[:-1, :-1]
+    up = x[:-1, 1:] - x[1:, :-1], y[:-1, 1:] - y[1:, :-1]
+    return x, y, np.abs(down[0] * up[1] - down[1] * up[0]) / 2
 
 
 def wcs_from_header(header: Header, *, naxis: int | None = None) -> WCS | None:

@@ -69,8 +69,8 @@ def fourier_ring_correlation(truth, image, *, criterion="1/7", window="hann", ma
     Notes
     -----
     :math:`\mathrm{FRC}(k) = \sum \mathrm{Re}(A B^*) / \sqrt{\sum |A|^2 \sum |B|^2}`, sums over the ring k. Rings are as
-    wide as the shorter axis resolves and end at the Nyquist frequency; the half-bit curve counts the independent
-    half of a ring's pixels.
+    wide as the shorter axis resolves and end at the Nyquist frequency. The half-bit curve counts the independent
+    values in a ring: half of its pixels, times :math:`(\sum w^2)^2 / (N \sum w^4)` for a window w.
 
     References
     ----------
@@ -98,7 +98,7 @@ def fourier_ring_correlation(truth, image, *, criterion="1/7", window="hann", ma
         cross = rings.sum((a * b.conj()).real)
         power = np.sqrt(rings.sum(np.abs(a) ** 2) * rings.sum(np.abs(b) ** 2))
         correlation.append(np.divide(cross, power, out=np.full(cross.shape, np.nan), where=power > 0))
-    threshold = _threshold(criterion, rings.count)
+    threshold = _threshold(criterion, rings.count / 2 * _independent(taper))
     resolution = undo(np.array([_crossing(rings.frequency, c, threshold) for c in correlation]))
     resolution = float(resolution) if np.ndim(resolution) == 0 else resolution
     return RingCorrelation(rings.frequency, undo(np.array(correlation)), threshold, resolution)
@@ -251,6 +251,11 @@ def _taper(window, shape):
     return y[:, None] * x
 
 
+def _independent(taper):
+    """Part of the transform's values that a window leaves independent of one another."""
+    return (taper**2).sum() ** 2 / (taper.size * (taper**4).sum())
+
+
 def _transform(band, mask, taper):
     """Transform of the tapered image about its (tapered) mean, masked pixels at that mean."""
     weight = np.where(mask, 0, taper)
@@ -264,7 +269,7 @@ def _threshold(criterion, count):
         if criterion == "1/7":
             return np.full(len(count), 1 / 7)
         if criterion == "half-bit":
-            root = np.sqrt(count / 2)
+            root = np.sqrt(np.maximum(count, 1))
             return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
     elif np.ndim(criterion) == 0 and 0 < criterion < 1:
         return np.full(len(count), float(criterion))

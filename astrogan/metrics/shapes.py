@@ -310,7 +310,7 @@ def _hsm(band, mask, start, sigma):
         guess_centroid=galsim.PositionD(*start),
         strict=False,
     )
-    if shape.moments_status != 0:
+    if shape.moments_status != 0 or not shape.moments_amp > 0:
         return np.full(6, np.nan)
     e1, e2, sigma2 = shape.observed_e1, shape.observed_e2, shape.moments_sigma**2
     half_trace = sigma2 / np.sqrt(1 - e1**2 - e2**2)

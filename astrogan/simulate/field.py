@@ -60,6 +60,7 @@ _COLOURS = {
 _MOFFAT_BETA = 3.0
 _ZERO_POINT = 22.5  # nanomaggies
 _SATURATION = 15.0  # nanomaggy per pixel: a star of r = 16.5 in median seeing
+_BRIGHT = 3.0  # nanomaggies: from here on the usual accuracy of a part in a thousand would show above the noise
 _REFERENCE_AREA = 512**2  # pixels, for the numbers of showpieces
 
 
@@ -197,12 +198,13 @@ def simulate_field(
     """
     galsim = _galsim()
     shape, bands = _checked_shape(shape), _checked_bands(bands)
-    for name, value in (("pixel_scale", pixel_scale), ("galaxy_density", galaxy_density)):
+    sharp_fwhm = 2 * pixel_scale if sharp_fwhm is None else sharp_fwhm
+    positive = {"pixel_scale": pixel_scale, "galaxy_density": galaxy_density, "sharp_fwhm": sharp_fwhm}
+    for name, value in positive.items():
         if np.ndim(value) or not np.isfinite(value) or value <= 0:
             raise InputError(f"{name}={value!r} must be a positive number")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed={seed!r} must be a non-negative integer")
-    sharp_fwhm = 2 * pixel_scale if sharp_fwhm is None else sharp_fwhm
     conditions = _conditions(bands, fwhm, depth)
 
     numbers = _numbers(shape, pixel_scale, n_spirals, n_blends, n_stars, galaxy_density)
@@ -272,9 +274,11 @@ class _Scene:
         largest = 2 * max(self.shape)
         for source in sources:
             profile = galsim.Convolve(self._profile(source, band), psf)
+            if source.kind != "spiral" and source.flux[band] > _BRIGHT:
+                profile = profile.withGSParams(maxk_threshold=1e-6, kvalue_accuracy=1e-8)
             size = profile.getGoodImageSize(self.scale)
             # The usual stamp holds 99.5 % of the light; the rest of a bright source would show its edge.
-            size = min(2 * size if source.flux[band] > 3 else size, largest)
+            size = min(2 * size if source.flux[band] > _BRIGHT else size, largest)
             stamp = profile.drawImage(nx=size, ny=size, scale=self.scale, center=galsim.PositionD(source.x, source.y))
             overlap = stamp.bounds & image.bounds
             if overlap.isDefined():
@@ -331,7 +335,7 @@ class _Scene:
     def _spiral(self, k):
         rng = self.rng
         scale_length = min(rng.uniform(2.0, 2.9), 0.045 * min(self.shape) * self.scale)
-        place = self._place(2.6 * scale_length / self.scale)
+        place = self._place(2.6 * scale_length / self.scale, margin=4 * scale_length / self.scale)
         magnitude = rng.uniform(16.3, 17.1) + 5 * np.log10(2.5 / scale_length)
         return self._arms(place, magnitude, scale_length, axis_ratio=(0.85, 0.6, 0.4)[k % 3])
 
@@ -354,7 +358,7 @@ class _Scene:
     def _elliptical(self):
         rng, galsim = self.rng, self.galsim
         radius = min(rng.uniform(1.2, 1.7), 0.03 * min(self.shape) * self.scale)
-        profile = galsim.Sersic(n=3.5, half_light_radius=radius, trunc=8 * radius)
+        profile = galsim.Sersic(n=3.5, half_light_radius=radius)
         profile = profile.shear(q=rng.uniform(0.6, 0.9), beta=rng.uniform(0, np.pi) * galsim.radians)
         place = self._place(4 * radius / self.scale)
         fluxes = self._fluxes(17.4 + 5 * np.log10(1.5 / radius), "bulge")

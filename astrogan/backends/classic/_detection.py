@@ -6,6 +6,7 @@ import numbers
 import threading
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -14,7 +15,7 @@ from astrogan.exceptions import InputError
 from astrogan.image.mask import fill_invalid
 from astrogan.image.uncertainty import background_rms
 
-__all__ = ["Detection", "Detector"]
+__all__ = ["Detection", "Detector", "integer", "number"]
 
 _CONNECTED = np.ones((3, 3), bool)
 
@@ -46,14 +47,24 @@ class Detection:
     data: np.ndarray
     noise: np.ndarray
 
+    @cached_property
+    def extents(self):
+        """(rows, columns) slices that bound each source's pixels; those of its position where it has none."""
+        slices = ndimage.find_objects(self.labels, max_label=len(self.positions))
+        return [
+            found or _pixel_of(position, self.labels.shape)
+            for found, position in zip(slices, self.positions, strict=True)
+        ]
+
 
 class Detector:
     """Detect sources, or give given ones their pixels.
 
     The detection image is the inverse-variance weighted sum of the bands, each first divided by its noise so that
-    bands in different units or zero points count alike, less its background, smoothed by a Gaussian as wide as the
-    PSF (1.5 to 3 pixels). Sources are connected pixels above ``threshold``, split by photutils' multi-threshold
-    watershed where positions are not given, and by a watershed from the positions where they are.
+    bands in different units or zero points count alike, less their background, smoothed by a Gaussian as wide as the
+    PSF (but 1.5 to 3 pixels; 2 where none is known). Sources are connected pixels above ``threshold``, split by
+    photutils' multi-threshold watershed where positions are not given, and by a watershed from the positions where
+    they are.
 
     Parameters
     ----------
@@ -69,12 +80,12 @@ class Detector:
         Pixels by which the segments are grown beyond the threshold, so that they hold the wings' flux.
     """
 
-    def __init__(self, threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=3.0):
-        self.threshold = _number("threshold", threshold, 0, np.inf, "1.5", open_below=True)
-        self.min_area = _integer("min_area", min_area, 1, "5")
-        self.levels = _integer("levels", levels, 1, "32")
-        self.contrast = _number("contrast", contrast, 0, 1, "0.005")
-        self.grow = _number("grow", grow, 0, np.inf, "3")
+    def __init__(self, threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=4.0):
+        self.threshold = number("threshold", threshold, 0, np.inf, "1.5", open_below=True)
+        self.min_area = integer("min_area", min_area, 1, "5")
+        self.levels = integer("levels", levels, 1, "32")
+        self.contrast = number("contrast", contrast, 0, 1, "0.005")
+        self.grow = number("grow", grow, 0, np.inf, "4")
 
     def __call__(self, observation, positions=None):
         """Detect in ``observation``, or assign its pixels to ``positions``.
@@ -258,7 +269,7 @@ def _with_own_pixels(above, positions, radius):
     return out
 
 
-def _number(name, value, low, high, example, *, open_below=False):
+def number(name, value, low, high, example, *, open_below=False):
     good = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
     if not good or not low <= value <= high or (open_below and value == low):
         bounds = f"from {low} to {high}" if np.isfinite(high) else ("positive" if open_below else f"at least {low}")
@@ -266,7 +277,12 @@ def _number(name, value, low, high, example, *, open_below=False):
     return float(value)
 
 
-def _integer(name, value, low, example):
+def integer(name, value, low, example):
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < low:
         raise InputError(f"{name}={value!r} must be an integer of at least {low}, e.g. {example}")
     return int(value)
+
+
+def _pixel_of(position, shape):
+    row, column = np.clip(np.floor(position[::-1] + 0.5).astype(int), 0, np.array(shape) - 1)
+    return slice(row, row + 1), slice(column, column + 1)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-__all__ = ["Blur", "effective_radius", "good_size"]
+__all__ = ["Blur", "effective_radius", "good_size", "profile_width"]
 
 _CACHE_BYTES = 256 * 2**20
 
@@ -82,19 +82,39 @@ def _is_smooth(n: int) -> bool:
     return n == 1
 
 
+def _profiles(psf: np.ndarray) -> np.ndarray:
+    """The PSF of each band summed over rows, and over columns; each normalised by what it adds up to."""
+    weight = np.abs(np.asarray(psf, np.float64))
+    profiles = np.concatenate([weight.sum(axis=axis).reshape(-1, psf.shape[-1]) for axis in (-1, -2)])
+    return profiles / profiles.sum(axis=1, keepdims=True)
+
+
 def effective_radius(psf: np.ndarray, tail: float) -> int:
     """The smallest radius in pixels beyond which a row or column profile of the PSF holds at most ``tail`` of it.
 
-    The radius is that of a square box, the profile summed over the other axis; the largest over bands, axes and
-    directions is returned.
+    The profiles are those of `profile_width`, each side by itself; the largest radius is returned.
     """
-    half = psf.shape[-1] // 2
-    weight = np.abs(np.asarray(psf, np.float64))
-    profiles = np.concatenate([weight.sum(axis=axis).reshape(-1, psf.shape[-1]) for axis in (-1, -2)])
-    profiles /= profiles.sum(axis=1, keepdims=True)
+    profiles, half = _profiles(psf), psf.shape[-1] // 2
     sides = np.concatenate([profiles[:, half + 1 :], profiles[:, :half][:, ::-1]])
     outside = sides[:, ::-1].cumsum(axis=1)[:, ::-1]  # [:, i]: what lies at radius i + 1 and beyond
     return int((outside > tail).sum(axis=1).max(initial=0))
+
+
+def profile_width(psf: np.ndarray) -> float:
+    """Full width at half maximum, in pixels, of the PSF (band, k, k) summed over rows or columns: the largest.
+
+    It is between the outermost crossings, so also right for a PSF with several peaks, and at least one pixel.
+    """
+    widths = [1.0]
+    for profile in _profiles(psf):
+        profile = np.concatenate([[0.0], profile, [0.0]])
+        level = 0.5 * profile.max()
+        above = np.flatnonzero(profile >= level)
+        low, high = above[0], above[-1]
+        left = low - (profile[low] - level) / (profile[low] - profile[low - 1])
+        right = high + (profile[high] - level) / (profile[high] - profile[high + 1])
+        widths.append(right - left)
+    return float(max(widths))
 
 
 class Blur:

@@ -57,21 +57,30 @@ def poisson(mean, rng):
     draws.
     """
     mean = np.asarray(mean, dtype=np.float64)
-    flat = mean.ravel()
-    out = np.empty_like(flat)
     stream = _stream(rng)
+    small = mean < _LARGE_MEAN
+    if not small.any():
+        return _poisson_large(mean.ravel(), stream).reshape(mean.shape)
+    out = np.empty_like(mean)
+    out[small] = np.random.Generator(stream).poisson(mean[small])
+    out[~small] = _poisson_large(mean[~small], stream)
+    return out
+
+
+def _poisson_large(mean, stream):
+    out = np.empty_like(mean)
     uniform = np.random.Generator(stream)
-    unsure, luck = [], []
-    for start in range(0, flat.size, _BLOCK):
-        lam = flat[start : start + _BLOCK]
+    unsure, luck = [np.empty(0, int)], [np.empty(0, np.float32)]
+    for start in range(0, mean.size, _BLOCK):
+        lam = mean[start : start + _BLOCK]
         k = out[start : start + _BLOCK]
         np.floor(_normal_guess(lam, stream), out=k)
         u = uniform.random(lam.size, dtype=np.float32)
         (where,) = np.nonzero(_in_doubt(k, lam, u))
         unsure.append(where + start)
         luck.append(u[where])
-    _settle(out, flat, np.concatenate(unsure or [[]]).astype(int), np.concatenate(luck or [[]]), uniform)
-    return out.reshape(mean.shape)
+    _settle(out, mean, np.concatenate(unsure), np.concatenate(luck), uniform)
+    return out
 
 
 def _normal_guess(mean, stream):
@@ -84,21 +93,18 @@ def _normal_guess(mean, stream):
 
 
 def _in_doubt(k, mean, u):
-    """Where a rounded normal deviate is not kept without computing p / q; always where the mean is small.
+    """Where a rounded normal deviate is not kept without computing p / q.
 
     Down to two below the mean, p is larger than q; farther down 1 - below**3 / (6 mean**2) is less than p / q.
     """
     below = mean - k
     bound = below * below
     bound *= below
-    return ((below >= 2.1484) & (6 * mean * mean * u < bound)) | (mean < _LARGE_MEAN)
+    return (below >= 2.1484) & (6 * mean * mean * u < bound)
 
 
 def _settle(out, mean, unsure, u, uniform):
     """Replace, in place, the rounded normal deviates that are not to be kept."""
-    small = mean[unsure] < _LARGE_MEAN
-    out[unsure[small]] = uniform.poisson(mean[unsure[small]])
-    unsure, u = unsure[~small], u[~small]
     k = out[unsure]
     poisson_p, normal_p = _probabilities(k, mean[unsure])
     lost = unsure[(k < 0) | ((1 - u) * normal_p > poisson_p)]

@@ -1,116 +1,270 @@
-"""Symmetric monotone templates, after the SDSS deblender."""
+"""Symmetric monotone templates, shared light: after the deblender of the SDSS."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from astrogan.api import Separation, Template
-from astrogan.backends.classic._detection import Detector, _integer, _number
+from astrogan.backends.classic._detection import Detector, integer, number
 
-__all__ = ["Symmetric"]
+__all__ = ["Symmetric", "monotone"]
+
+# A source's own segment never has a template below this part of the noise, so that no detected light is left over.
+_FLOOR = 1e-3
+
+# A template that changes by less than this part of its flux has settled.
+_SETTLED = 1e-3
 
 
 class Symmetric:
-    def __init__(self, *, threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=3.0, tolerance=1.0, iterations=3,
-                 damp=1.0, smooth=1.0, snr0=3.0, mono=True, fitamp=False):
+    """Divide a blend by templates that are symmetric about each source's centre and fall off outwards.
+
+    A source's template is made band by band: a pixel is averaged with its partner on the other side of the centre,
+    and where the two differ by more than the noise the fainter one counts, because a neighbour can only add light
+    (Lupton 2005; the symmetry of scarlet, Melchior et al. 2018, section 3.2). Then it is made radially
+    non-increasing (`monotone`). The image is shared among the sources in proportion to their templates, and new
+    templates are made from the shares, until they settle: light that a template wrongly claimed under a brighter
+    neighbour goes back to it, because such a share is neither symmetric nor falling.
+
+    Parameters
+    ----------
+    iterations : int
+        Most rounds of sharing and making new templates; 0 keeps those of the image itself, as the SDSS does.
+    tolerance : float
+        How many standard deviations partners may differ before the fainter one counts.
+    smoothing : float
+        Sigma in pixels of a Gaussian that smooths the image for the templates where its signal-to-noise ratio in a
+        pixel is low; bright pixels stay as they are.
+    threshold, min_area, levels, contrast, grow
+        Detection; see `~astrogan.backends.classic.watershed.Watershed`.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
+    Templates end where the grown detection footprint ends. In a masked pixel the partner stands in; where both are
+    masked the value inwards does. No PSF is needed; one sets the smoothing of the detection image. What the method
+    cannot do: two sources closer than about the PSF's FWHM, and galaxies that are not symmetric, lose to their
+    neighbours what differs.
+    """
+
+    def __init__(
+        self,
+        *,
+        iterations=30,
+        tolerance=2.0,
+        smoothing=0.7,
+        threshold=1.5,
+        min_area=5,
+        levels=32,
+        contrast=0.005,
+        grow=4.0,
+    ):
+        self.iterations = integer("iterations", iterations, 0, "30")
+        self.tolerance = number("tolerance", tolerance, 0, np.inf, "2")
+        self.smoothing = number("smoothing", smoothing, 0, 10, "0.7")
         self._detect = Detector(threshold, min_area, levels, contrast, grow)
-        self.tolerance, self.iterations, self.damp, self.smooth, self.snr0, self.mono, self.fitamp = tolerance, iterations, damp, smooth, snr0, mono, fitamp
 
-    def __call__(self, observation, positions=None, *, rng):
+    def __call__(self, observation, positions=None, *, rng=None):
+        """Templates of the sources at ``positions``, or of those detected; ``rng`` is not used."""
         found = self._detect(observation, positions)
-        boxes = [_box(found.labels, i, p) for i, p in enumerate(found.positions)]
-        data, noise = self._smoothed(found)
-        models = [None]*len(boxes)
-        total = np.zeros(data.shape)
-        for it in range(self.iterations):
-            new = []
-            newtotal = np.zeros(data.shape)
-            for i, (box, pos) in enumerate(zip(boxes, found.positions)):
-                own = data[box]
-                if it:
-                    own = own - self.damp*(total[box] - models[i])
-                m = self._template(own, noise[box], observation.valid[box], (pos[0]-box[2].start, pos[1]-box[1].start), found.labels[box[1:]]>=0)
-                new.append(m); newtotal[box] += m
-            models, total = new, newtotal
-        self.total = total
-        if self.fitamp:
-            models = self._amps(found, models, boxes, noise)
-        return Separation(tuple(Template((b[1].start,b[2].start), np.maximum(m,0)*(found.labels[b[1:]]>0) , tuple(p)) for m,b,p in zip(models,boxes,found.positions)), found.labels)
+        # A fixed order of computation: that of the positions then changes no bit.
+        order = np.lexsort(found.positions.T)
+        image, noise = self._denoised(found)
+        extents = found.extents
+        sources = [_source(i, found.positions[i], extents[i], image.shape) for i in order]
+        templates = self._templates(sources, image, noise, observation.valid, found)
+        out = [None] * len(sources)
+        for i, source, data in zip(order, sources, templates, strict=True):
+            out[i] = Template(source.origin, data.astype(np.float32), tuple(map(float, found.positions[i])))
+        return Separation(tuple(out), found.labels)
 
-    def _smoothed(self, found):
-        d = found.data.astype(float)
-        s = np.stack([ndimage.gaussian_filter(p, self.smooth) for p in d])
-        fac = 1/(2*np.sqrt(np.pi)*self.smooth) if self.smooth else 1
-        snr = np.maximum(s,0)/found.noise
-        w = snr**2/(snr**2+self.snr0**2)
-        noise = found.noise*np.sqrt(w**2+((1-w)*fac)**2+2*w*(1-w)*fac**2*2)
-        return w*d+(1-w)*s, noise
+    def _denoised(self, found):
+        """The image, smoothed where it is faint, and its noise."""
+        image = found.data.astype(np.float64)
+        if not self.smoothing:
+            return image, found.noise
+        smooth = np.stack([ndimage.gaussian_filter(plane, self.smoothing) for plane in image])
+        power = np.square(np.maximum(smooth, 0) / found.noise)
+        weight = power / (power + 1)
+        image = weight * image + (1 - weight) * smooth
+        # The noise of white noise smoothed by a Gaussian (for sigmas from half a pixel on).
+        left = min(1.0, 1 / (2 * np.sqrt(np.pi) * self.smoothing))
+        return image, found.noise * (weight + (1 - weight) * left)
 
-    def _amps(self, found, models, boxes, noise):
-        B=len(found.data)
-        out=[m.copy() for m in models]
-        for b in range(B):
-            A=np.zeros((len(models),)+found.labels.shape)
-            for i,(m,bx) in enumerate(zip(models,boxes)): A[(i,)+bx[1:]]=m[b]
-            ok=A.sum(0)>0
-            w=1/found.noise[b][ok]
-            x,_=optimize.nnls((A[:,ok]*w).T, found.data[b][ok]*w)
-            for i in range(len(models)): out[i][b]*=max(x[i],1e-3)
-        return out
-
-    def _template(self, own, noise, valid, c, seg):
-        cx, cy = c
-        B,H,W=own.shape
-        # pad to square centred
-        icx, icy = int(np.floor(cx+.5)), int(np.floor(cy+.5))
-        R = max(icx, W-1-icx, icy, H-1-icy)
-        S=2*R+1
-        big=np.zeros((B,S,S)); ok=np.zeros((B,S,S),bool); sg=np.ones((B,S,S))
-        ys=slice(R-icy,R-icy+H); xs=slice(R-icx,R-icx+W)
-        big[:,ys,xs]=own; ok[:,ys,xs]=valid; sg[:,ys,xs]=noise
-        # rotated about (R + fx, R+fy)
-        fx, fy = 2*(cx-icx), 2*(cy-icy)
-        pad=np.pad(big,((0,0),(2,2),(2,2)),mode='edge')
-        rot=np.stack([ndimage.shift(p[::-1,::-1],(fy,fx),order=3,mode='nearest') for p in pad])[:,2:-2,2:-2]
-        okr=ok[:,::-1,::-1]; sgr=sg[:,::-1,::-1]
-        diff=np.abs(big-rot)
-        k=self.tolerance*np.sqrt(sg**2+sgr**2)
-        t=0.5*(big+rot)-0.5*np.maximum(diff-k,0)
-        t=np.where(ok&okr,t,np.where(ok,big,np.where(okr,rot,np.inf)))
-        if self.mono:
-            _monotone(t)
-        t=np.where(np.isfinite(t),t,0)
-        return np.maximum(t,0)[:,ys,xs]
+    def _templates(self, sources, image, noise, valid, found):
+        """Alternate between sharing the image and making templates of the shares."""
+        make = [_Maker(source, noise, valid, found.labels) for source in sources]
+        templates = [m(image[s.box], self.tolerance) for m, s in zip(make, sources, strict=True)]
+        total = np.zeros(image.shape)
+        for source, template in zip(sources, templates, strict=True):
+            total[source.box] += template
+        active = range(len(sources))
+        for _ in range(self.iterations):
+            changes, still = [], []
+            for i in active:
+                box = sources[i].box
+                share = np.divide(
+                    image[box] * templates[i], total[box], out=np.zeros(templates[i].shape), where=total[box] > 0
+                )
+                new = make[i](share, self.tolerance)
+                change = new - templates[i]
+                changes.append((i, change))
+                if np.abs(change).sum() > _SETTLED * templates[i].sum():
+                    still.append(i)
+            for i, change in changes:
+                templates[i] = templates[i] + change
+                total[sources[i].box] += change
+            active = still
+            if not active:
+                break
+        return templates
 
 
-def _monotone(t):
-    R=t.shape[-1]//2
-    for r in range(1,R+1):
-        dy,dx=_ring(r)
-        # parent
-        f=(r-1)/r
-        py,px=dy*f,dx*f
-        y0,x0=np.floor(py+1e-9).astype(int),np.floor(px+1e-9).astype(int)
-        wy,wx=np.clip(py-y0,0,1),np.clip(px-x0,0,1)
-        y1,x1=np.where(wy>1e-9,y0+1,y0),np.where(wx>1e-9,x0+1,x0)
-        P=lambda a,b:t[:,R+a,R+b]
-        # on ring r-1 only one of wy,wx nonzero
-        parent=P(y0,x0)*(1-wy)*(1-wx)+P(y1,x0)*wy*(1-wx)+P(y0,x1)*(1-wy)*wx+P(y1,x1)*wy*wx
-        t[:,R+dy,R+dx]=np.minimum(t[:,R+dy,R+dx],parent)
-    return t
+@dataclass(frozen=True)
+class _Source:
+    """A source's number, centre and the box of its template."""
 
-def _ring(r):
-    a=np.arange(-r,r+1)
-    y,x=np.meshgrid(a,a,indexing='ij')
-    k=np.maximum(abs(y),abs(x))==r
-    return y[k],x[k]
+    number: int
+    centre: tuple[int, int]
+    offset: tuple[float, float]
+    radius: int
+    box: tuple
+
+    @property
+    def origin(self):
+        return self.box[1].start, self.box[2].start
 
 
-def _box(labels, i, p):
-    H,W=labels.shape
-    ys,xs=np.nonzero(labels==i+1)
-    R=max(np.abs(ys-p[1]).max(initial=0),np.abs(xs-p[0]).max(initial=0),3)
-    R=int(np.ceil(R))+1
-    x,y=int(round(p[0])),int(round(p[1]))
-    return (slice(None),slice(max(y-R,0),min(y+R+1,H)),slice(max(x-R,0),min(x+R+1,W)))
+def _source(i, position, extent, shape):
+    """The box that holds the segment of source ``i`` and its mirror image."""
+    x, y = position
+    row = min(max(int(np.floor(y + 0.5)), 0), shape[1] - 1)
+    column = min(max(int(np.floor(x + 0.5)), 0), shape[2] - 1)
+    rows, columns = extent
+    reach = max(
+        abs(row - rows.start), abs(rows.stop - 1 - row), abs(column - columns.start), abs(columns.stop - 1 - column)
+    )
+    radius = int(reach) + 1
+    box = (
+        slice(None),
+        slice(max(row - radius, 0), min(row + radius + 1, shape[1])),
+        slice(max(column - radius, 0), min(column + radius + 1, shape[2])),
+    )
+    return _Source(i + 1, (row, column), (y - row, x - column), radius, box)
+
+
+class _Maker:
+    """Makes templates of one source from its light; holds what stays the same between rounds."""
+
+    def __init__(self, source, noise, valid, labels):
+        self.radius = source.radius
+        row, column = source.centre
+        y, x = source.box[1:]
+        self.pad = (
+            (0, 0),
+            (source.radius - (row - y.start), source.radius - (y.stop - 1 - row)),
+            (source.radius - (column - x.start), source.radius - (x.stop - 1 - column)),
+        )
+        self.clipped = any(any(p) for p in self.pad)
+        self.window = (
+            slice(None),
+            slice(self.pad[1][0], self.pad[1][0] + y.stop - y.start),
+            slice(self.pad[2][0], self.pad[2][0] + x.stop - x.start),
+        )
+        self.taps = [_taps(2 * offset) for offset in source.offset]
+        seen = np.pad(valid[source.box], self.pad)
+        self.seen, self.partner_seen = seen, seen[:, ::-1, ::-1]
+        self.all_seen = seen.all()
+        variance = np.pad(np.square(noise[source.box]), self.pad, mode="edge")
+        self.noise = np.sqrt(variance + variance[:, ::-1, ::-1])
+        inside = labels[source.box[1:]]
+        self.inside = inside > 0
+        self.floor = _FLOOR * noise[source.box] * (inside == source.number)
+
+    def __call__(self, light, tolerance):
+        light = np.pad(light, self.pad, mode="edge") if self.clipped else light
+        partner = light[:, ::-1, ::-1]
+        for axis, taps in zip((1, 2), self.taps, strict=True):
+            if taps is not None:
+                partner = ndimage.correlate1d(partner, taps, axis=axis, mode="nearest")
+        excess = np.abs(light - partner) - tolerance * self.noise
+        template = 0.5 * (light + partner - np.maximum(excess, 0))
+        if not self.all_seen:
+            alone = np.where(self.seen, light, np.where(self.partner_seen, partner, np.inf))
+            template = np.where(self.seen & self.partner_seen, template, alone)
+        template = monotone(template)[self.window]
+        template[~np.isfinite(template)] = 0  # the centre itself is masked, and all around it
+        return np.maximum(template, 0) * self.inside + self.floor
+
+
+def _taps(shift):
+    """Weights of a Lanczos interpolation (a = 3) that moves a line by ``shift`` pixels; None for no move."""
+    if abs(shift) < 1e-6:
+        return None
+    distance = np.arange(-4, 5) + shift
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0.0)
+    return weights / weights.sum()
+
+
+def monotone(template):
+    """Lower a template where it rises outwards, so that it falls along every ray from its central pixel.
+
+    Parameters
+    ----------
+    template : `numpy.ndarray`
+        (band, k, k) with k odd.
+
+    Returns
+    -------
+    `numpy.ndarray`
+        A new array; no pixel is above the value where the ray to the centre crosses the next square ring inwards,
+        interpolated linearly between that ring's two nearest pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.backends.classic.symmetric import monotone
+    >>> monotone(np.array([[[0.0, 2, 1], [1, 1, 3], [0, 0, 1]]]))
+    array([[[0., 1., 1.],
+            [1., 1., 1.],
+            [0., 0., 1.]]])
+    """
+    bands, size, _ = template.shape
+    flat = np.ascontiguousarray(template.reshape(bands, -1).T)
+    for pixels, inner, outer, weight in _rays(size // 2):
+        limit = flat[inner]
+        limit *= 1 - weight
+        limit += weight * flat[outer]
+        flat[pixels] = np.minimum(flat[pixels], limit)
+    return flat.T.reshape(template.shape)
+
+
+@lru_cache(maxsize=64)
+def _rays(radius):
+    """For each square ring: its pixels, the two pixels inwards that each one's ray passes between, and the weight."""
+    size = 2 * radius + 1
+    rings = []
+    for r in range(1, radius + 1):
+        side = np.arange(-r, r + 1)
+        dy = np.concatenate([np.full(2 * r + 1, -r), np.full(2 * r + 1, r), side[1:-1], side[1:-1]])
+        dx = np.concatenate([side, side, np.full(2 * r - 1, -r), np.full(2 * r - 1, r)])
+        # Along the ring's side the ray moves in by (r - 1) / r; across it, by one pixel.
+        y, x = dy * (r - 1) / r, dx * (r - 1) / r
+        y0, x0 = np.trunc(y).astype(np.intp), np.trunc(x).astype(np.intp)
+        weight = np.maximum(np.abs(y - y0), np.abs(x - x0))
+        y1 = y0 + (np.sign(dy) * (np.abs(y - y0) > 1e-9)).astype(np.intp)
+        x1 = x0 + (np.sign(dx) * (np.abs(x - x0) > 1e-9)).astype(np.intp)
+
+        def index(a, b):
+            return (a + radius) * size + b + radius
+
+        rings.append((index(dy, dx), index(y0, x0), index(y1, x1), weight[:, np.newaxis]))
+    return tuple(rings)

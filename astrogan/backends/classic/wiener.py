@@ -171,9 +171,7 @@ def apply_filters(filters, observation):
     for band, band_filter in enumerate(filters):
         valid = observation.valid[band]
         plane = fill(observation.data[band], valid)
-        level = level_of(plane, valid)
-        data[band] = band_filter(plane - level)
-        data[band] += level
+        band_filter(plane, level_of(plane, valid), out=data[band])
         if variance is not None:
             variance[band] = band_filter.variance(fill(observation.variance[band], valid))
     return data, variance

@@ -1,0 +1,289 @@
+"""Images and their variances on another pixel grid, with interpolation weights that are known.
+
+A resampled pixel is a weighted sum of input pixels, so that its variance is that of the input with squared weights.
+The weights depend on the method and on where in an input pixel the output pixel's centre falls (its phase); they are
+tabulated by phase, once per grid. Where a convolution came first, the input pixels are correlated, and the table
+takes the correlation in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from astrogan.exceptions import InputError
+from astrogan.image.wcs import pixel_corners
+
+__all__ = ["METHODS", "Grid", "Taps", "grid_of", "resample"]
+
+METHODS = ("bilinear", "bicubic", "exact", "adaptive")
+
+# An output pixel whose edge lies on the image's edge is inside it, whatever the last bits say.
+_EDGE = 1e-6
+# reproject's adaptive kernel: a Gaussian whose width 1.3 spans -sigma to +sigma, cut at 4 output pixels' width.
+_ADAPTIVE_SIGMA, _ADAPTIVE_REACH = 0.65, 2.0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of an output grid lie on the input.
+
+    Attributes
+    ----------
+    x, y : `numpy.ndarray`
+        Centres in input pixels, shape of the output; far outside where there is no sky.
+    area : `numpy.ndarray`
+        Area of each output pixel in input pixels; 0 where its centre is outside the input.
+    covered : `numpy.ndarray` of bool
+        Whether the whole pixel lies inside the input.
+    jacobian : `numpy.ndarray`
+        d(x, y of the input) / d(x, y of the output) at the output's centre, (2, 2).
+    affine : `numpy.ndarray` or None
+        Constant term of the mapping, (2,), where it is affine over the field to a thousandth of a pixel.
+    shape_in : tuple of int
+        (y, x) of the input.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    area: np.ndarray
+    covered: np.ndarray
+    jacobian: np.ndarray
+    affine: np.ndarray | None
+    shape_in: tuple[int, int]
+
+
+def grid_of(to_input, shape, shape_in):
+    """The `Grid` of ``shape`` (y, x) that ``to_input`` maps onto an input of ``shape_in``."""
+    height, width = shape
+    x, y = np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float))
+    x_in, y_in = (np.where(np.isfinite(p), p, -1e9) for p in to_input(x, y))
+    corner_x, corner_y, area = pixel_corners(to_input, shape)
+    # Comparisons with NaN are False: a corner off the sky leaves its pixels uncovered.
+    good = (np.abs(corner_x - (shape_in[1] - 1) / 2) <= shape_in[1] / 2 + _EDGE) & (
+        np.abs(corner_y - (shape_in[0] - 1) / 2) <= shape_in[0] / 2 + _EDGE
+    )
+    covered = good[1:, 1:] & good[1:, :-1] & good[:-1, 1:] & good[:-1, :-1]
+    inside = (np.abs(x_in - (shape_in[1] - 1) / 2) <= shape_in[1] / 2 + _EDGE) & (
+        np.abs(y_in - (shape_in[0] - 1) / 2) <= shape_in[0] / 2 + _EDGE
+    )
+    jacobian = _jacobian(to_input, (width - 1) / 2, (height - 1) / 2)
+    constant = np.ravel(to_input((width - 1) / 2, (height - 1) / 2)) - jacobian @ [(width - 1) / 2, (height - 1) / 2]
+    linear = np.einsum("ij,jyx->iyx", jacobian, [x, y]) + constant[:, None, None]
+    affine = constant if np.abs(linear - [x_in, y_in]).max() < 1e-3 else None
+    area = np.where(inside & np.isfinite(area), area, 0.0)
+    return Grid(x_in, y_in, area, covered & inside, jacobian, affine, tuple(shape_in))
+
+
+def _jacobian(to_input, x, y):
+    """Central differences over a pixel."""
+    xs, ys = to_input(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5]))
+    jacobian = np.array([[xs[0] - xs[1], xs[2] - xs[3]], [ys[0] - ys[1], ys[2] - ys[3]]])
+    if not np.isfinite(jacobian).all() or abs(np.linalg.det(jacobian)) < 1e-12:
+        raise InputError("target: the centre of its grid has no position on the image; check both WCSs")
+    return jacobian
+
+
+def resample(image, grid, method, wcs_in=None, wcs_out=None):
+    """The image's values (per input pixel) at the pixels of the grid, float64; 0 outside the image.
+
+    ``"bilinear"`` and ``"bicubic"`` read the image at the pixels' centres, as `reproject.reproject_interp` does;
+    ``"exact"`` averages over the pixels' area and ``"adaptive"`` under a Gaussian, with reproject.
+    """
+    if method in ("bilinear", "bicubic"):
+        from scipy.ndimage import map_coordinates
+
+        order = 1 if method == "bilinear" else 3
+        # Pixels outside would be mirrored in from far away; they read the corner pixel, and are set to 0 below.
+        x, y = np.clip(grid.x, -0.5, grid.shape_in[1] - 0.5), np.clip(grid.y, -0.5, grid.shape_in[0] - 0.5)
+        out = map_coordinates(image, [y, x], output=np.float64, order=order, mode="reflect")
+    else:
+        out = _reproject(image, grid, method, wcs_in, wcs_out)
+    return np.where(grid.area > 0, out, 0.0)
+
+
+def _reproject(image, grid, method, wcs_in, wcs_out):
+    from reproject import reproject_adaptive, reproject_exact
+
+    if grid.affine is not None:
+        # Also where both WCSs are known: spherical polygons of pixels below 0.05 arcsec lose their last digits.
+        wcs_in, wcs_out = _affine_pair(grid)
+    elif wcs_in is None or wcs_out is None:
+        raise InputError(f"resampling={method!r} needs the WCSs of a target that is not affine; use 'bicubic'")
+    image = np.asarray(image, np.float64)
+    shape = grid.x.shape
+    if method == "exact":
+        out = reproject_exact((image, wcs_in), wcs_out, shape_out=shape, return_footprint=False)
+    else:
+        out = reproject_adaptive(
+            (image, wcs_in),
+            wcs_out,
+            shape_out=shape,
+            return_footprint=False,
+            boundary_mode="nearest",
+            roundtrip_coords=False,
+        )
+    return np.where(np.isfinite(out), out, 0.0)
+
+
+def _affine_pair(grid):
+    """Two gnomonic WCSs on one tangent plane that are related as the two grids are."""
+    from astropy.wcs import WCS
+
+    pair = []
+    centre = (np.array(grid.shape_in[::-1]) - 1) / 2
+    inverse = np.linalg.inv(grid.jacobian)
+    for matrix, reference in ((np.eye(2), centre), (grid.jacobian, inverse @ (centre - grid.affine))):
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+        wcs.wcs.cd = matrix @ np.eye(2) / 3600
+        wcs.wcs.crpix = reference + 1
+        pair.append(wcs)
+    return pair
+
+
+class Taps:
+    """Weights of the input pixels around an output pixel's centre, by phase.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    jacobian : `numpy.ndarray`
+        As in `Grid`; it matters to ``"exact"`` and ``"adaptive"``, for which it is taken as constant over the field.
+
+    Attributes
+    ----------
+    first : int
+        Offset of the first weight from the pixel that the centre is in or just above.
+    table : `numpy.ndarray`
+        (phase y, phase x, y, x); each phase's weights sum to one.
+    """
+
+    def __init__(self, method, jacobian):
+        jacobian = np.asarray(jacobian, float)
+        if method in ("bilinear", "bicubic"):
+            profile, self.first, size = (_triangle, 0, 2) if method == "bilinear" else (_cardinal_spline, -3, 8)
+            phases = _phases(size)
+            line = profile(phases[:, None] - np.arange(self.first, self.first + size))
+            line /= line.sum(axis=1, keepdims=True)
+            self.table = line[:, None, :, None] * line[None, :, None, :]
+        elif method == "exact":
+            self.first, self.table = _overlaps(jacobian)
+        else:
+            self.first, self.table = _gaussian(jacobian)
+
+    @property
+    def size(self):
+        """Number of weights along an axis."""
+        return self.table.shape[-1]
+
+    def gather(self, image, grid, weight):
+        """Sum of ``weight(table)`` times the image around each pixel of the grid; edge pixels are repeated."""
+        from numpy import clip
+
+        n = len(self.table)
+        height, width = image.shape
+        below_x, below_y = np.floor(grid.x).astype(int), np.floor(grid.y).astype(int)
+        phase = clip(((grid.y - below_y) * n).astype(int), 0, n - 1) * n
+        phase += clip(((grid.x - below_x) * n).astype(int), 0, n - 1)
+        table = weight(self.table).reshape(n * n, self.size, self.size)
+        out = np.zeros(grid.x.shape)
+        flat = np.ascontiguousarray(image, np.float64).ravel()
+        for j in range(self.size):
+            row = clip(below_y + self.first + j, 0, height - 1) * width
+            for i in range(self.size):
+                out += table[phase, j, i] * flat[row + clip(below_x + self.first + i, 0, width - 1)]
+        return out
+
+    def correlated(self, kernel):
+        """Variance of a pixel resampled from white noise convolved with ``kernel``, over that of the convolved noise.
+
+        By phase, (phase, phase). The sum of w_m w_n R(m - n) / R(0) over pairs of weights, with R the kernel's
+        autocorrelation, taken in Fourier space.
+        """
+        from scipy import fft
+
+        kernel = np.asarray(kernel, np.float64)
+        lag, n = self.size - 1, 2 * self.size
+        full = fft.next_fast_len(len(kernel) + self.size + 1, real=True)
+        spectrum = np.abs(fft.rfft2(kernel, (full, full))) ** 2
+        autocorrelation = fft.irfft2(spectrum, (full, full))
+        index = np.arange(-lag, lag + 1)
+        wrapped = np.zeros((n, n))
+        wrapped[np.ix_(index % n, index % n)] = autocorrelation[np.ix_(index % full, index % full)]
+        power = np.abs(fft.fft2(self.table, (n, n))) ** 2
+        return (power * fft.fft2(wrapped).real).mean(axis=(2, 3)) / autocorrelation[0, 0]
+
+    def at(self, by_phase, grid):
+        """Values of a (phase, phase) table at the phases of the grid's pixels."""
+        n = len(self.table)
+        phase = (np.clip(((p - np.floor(p)) * n).astype(int), 0, n - 1) for p in (grid.y, grid.x))
+        return by_phase[tuple(phase)]
+
+
+def _phases(size):
+    """Middles of the intervals that an input pixel is divided into; fewer where many pixels are averaged."""
+    n = 64 if size <= 8 else 32 if size <= 16 else 8
+    return (np.arange(n) + 0.5) / n
+
+
+def _triangle(u):
+    return np.maximum(1 - np.abs(u), 0)
+
+
+def _cardinal_spline(u):
+    """The cubic spline that is 1 at 0 and 0 at all other integers: B-splines through the inverse filter's taps."""
+    pole = np.sqrt(3) - 2
+    out = np.zeros_like(u)
+    for m in range(-12, 13):
+        out += -6 * pole / (1 - pole**2) * pole ** abs(m) * _b_spline(u - m)
+    return out
+
+
+def _b_spline(u):
+    u = np.abs(u)
+    return np.where(u < 1, 2 / 3 - u**2 + u**3 / 2, np.maximum(2 - u, 0) ** 3 / 6)
+
+
+def _table(first, size, points, weights, phases):
+    """Weights of the pixels that ``points`` (2, n), relative to the output pixel's centre, fall into."""
+    n = len(phases)
+    table = np.zeros((n, n, size, size))
+    for j, phase_y in enumerate(phases):
+        row = np.floor(points[1] + phase_y + 0.5).astype(int) - first
+        for i, phase_x in enumerate(phases):
+            column = np.floor(points[0] + phase_x + 0.5).astype(int) - first
+            counts = np.bincount(row * size + column, weights=weights, minlength=size * size)
+            table[j, i] = counts.reshape(size, size)
+    return table / table.sum(axis=(2, 3), keepdims=True)
+
+
+def _overlaps(jacobian):
+    """Parts of an output pixel's area that fall on the input pixels."""
+    reach = 0.5 * np.abs(jacobian).sum(axis=1).max()
+    first = -int(np.ceil(reach + 0.5))
+    size = 2 * -first + 2
+    n = max(32, int(np.ceil(8 * reach)))
+    line = (np.arange(n) + 0.5) / n - 0.5
+    points = jacobian @ np.array(np.meshgrid(line, line)).reshape(2, -1)
+    return first, _table(first, size, points, np.ones(n * n), _phases(size))
+
+
+def _gaussian(jacobian):
+    """Weights of reproject's adaptive resampling, which never looks at less than one input pixel."""
+    u, stretch, v = np.linalg.svd(jacobian)
+    jacobian = u @ np.diag(np.maximum(stretch, 1)) @ v
+    reach = _ADAPTIVE_REACH * np.abs(jacobian).sum(axis=1).max()
+    first = -int(np.ceil(reach))
+    size = 2 * -first + 2
+    phases = _phases(size)
+    offset = np.arange(first, first + size)
+    dx = offset[None, None, None, :] - phases[None, :, None, None]
+    dy = offset[None, None, :, None] - phases[:, None, None, None]
+    inverse = np.linalg.inv(jacobian)
+    a, b = inverse[0, 0] * dx + inverse[0, 1] * dy, inverse[1, 0] * dx + inverse[1, 1] * dy
+    weights = np.exp(-(a**2 + b**2) / (2 * _ADAPTIVE_SIGMA**2))
+    weights = np.where((np.abs(a) <= _ADAPTIVE_REACH) & (np.abs(b) <= _ADAPTIVE_REACH), weights, 0.0)
+    return first, weights / weights.sum(axis=(2, 3), keepdims=True)

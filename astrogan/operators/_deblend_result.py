@@ -1,0 +1,194 @@
+"""`DeblendResult`: the sources of an image, their catalogue, and what is left; writing it to FITS."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from astrogan.exceptions import InputError
+
+__all__ = ["FLAGS", "DeblendResult"]
+
+FLAGS = {
+    "EDGE": 1,
+    "MASKED": 2,
+    "BLENDED": 4,
+    "EMPTY": 8,
+    "SATURATED": 16,
+}
+"""Bits of the catalogue's ``flags``: the source's box touches the image's edge; its light falls on masked pixels; it
+shares light with another source; no light was found for it; its light falls on saturated pixels."""
+
+
+@dataclass(frozen=True, repr=False)
+class DeblendResult:
+    """The sources of an image, and what is left.
+
+    Attributes
+    ----------
+    sources : list of `~astropy.nddata.CCDData`
+        Cut-outs of the image with one source's light each, 2-D or (band, y, x), with the WCS of the cut-out.
+    models : list of `~astropy.nddata.CCDData`
+        The templates on the same cut-outs: what each source looks like without the noise.
+    residual : `~astropy.nddata.CCDData`
+        What belongs to no source, on the full frame; masked pixels keep their values here. Its uncertainty is the
+        image's.
+    catalog : `~astropy.table.QTable`
+        A row a source: ``id``; ``x``, ``y`` (0-based pixels); ``ra``, ``dec`` where there is a WCS; ``flux_<band>``
+        and ``flux_err_<band>``; ``bbox_xmin``, ``bbox_xmax``, ``bbox_ymin``, ``bbox_ymax`` (inclusive); ``area``
+        (pixels of its segment); ``a``, ``b``, ``theta`` (standard deviations in pixels along the axes of the model,
+        and the angle from x to y); ``blendedness``, 1 - sum(T^2) / sum(T S) of its template T and the sum S of all
+        (Bosch et al. 2018, equation 2 gives its kin); ``flags`` (bits, see `FLAGS`).
+    segmentation : `numpy.ndarray` of int32
+        (y, x): the ``id`` of the source that a pixel belongs to first, 0 for none.
+    """
+
+    sources: list
+    models: list
+    residual: Any
+    catalog: Any
+    segmentation: np.ndarray
+    _origins: tuple = field(default=(), repr=False)
+
+    def __len__(self):
+        return len(self.sources)
+
+    def __repr__(self):
+        count = len(self.sources)
+        return f"<DeblendResult: {count} source{'' if count == 1 else 's'} in an image of {self.residual.shape}>"
+
+    def _repr_html_(self):
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{self.catalog._repr_html_()}"
+
+    def full(self, i):
+        """Source ``i`` (0-based) in the full frame, zero around it.
+
+        Returns
+        -------
+        `~astropy.nddata.CCDData`
+            With the residual's WCS.
+
+        Raises
+        ------
+        InputError
+            If there is no such source.
+        """
+        if not isinstance(i, int | np.integer) or not -len(self.sources) <= i < len(self.sources):
+            raise InputError(f"i={i!r} names no source; there are {len(self.sources)}, counted from 0")
+        data = np.zeros_like(self.residual.data)
+        data[self._window(i)] = self.sources[i].data
+        return self._framed(data, self.sources[i].meta)
+
+    def recompose(self):
+        """The sum of all sources and the residual: the image.
+
+        Returns
+        -------
+        `~astropy.nddata.CCDData`
+        """
+        data = np.array(self.residual.data, np.float64)
+        for i, source in enumerate(self.sources):
+            data[self._window(i)] += source.data
+        return self._framed(data.astype(self.residual.data.dtype), self.residual.meta)
+
+    def write(self, path, overwrite=False):
+        """Write everything into one FITS file.
+
+        Its HDUs: an empty primary one with astrogan's keywords, ``RESIDUAL``, ``SEGMENTATION``, ``CATALOG``, and for
+        each source ``SOURCE_<id>`` and ``MODEL_<id>``, each with its WCS; where there are any, the mask follows as
+        ``<name>_MASK`` (1 is bad) and the uncertainty as ``<name>_STD``, ``<name>_VAR`` or ``<name>_IVAR``.
+
+        Parameters
+        ----------
+        path : str or path-like
+        overwrite : bool
+            Whether an existing file may be replaced; it is only once the new one is complete.
+
+        Raises
+        ------
+        ImageWriteError
+            If the file exists, or cannot be written.
+        """
+        from astrogan.image.write import atomic_path
+
+        with atomic_path(path, overwrite=overwrite) as temporary:
+            _hdus(self).writeto(temporary, overwrite=True)
+
+    def _window(self, i):
+        y, x = self._origins[i]
+        height, width = self.sources[i].shape[-2:]
+        return (..., slice(y, y + height), slice(x, x + width))
+
+    def _framed(self, data, meta):
+        from astropy.nddata import CCDData
+
+        residual = self.residual
+        mask = None if residual.mask is None else residual.mask.copy()
+        wcs = None if residual.wcs is None else residual.wcs.deepcopy()
+        return CCDData(data, unit=residual.unit, mask=mask, wcs=wcs, meta=meta.copy())
+
+
+def _hdus(result):
+    """All of a result as HDUs."""
+    from astropy.io import fits
+
+    hdus = [fits.PrimaryHDU(header=_notes_header(result.residual.meta)), *_image_hdus("RESIDUAL", result.residual)]
+    grid = _grid_header(getattr(result.residual.wcs, "celestial", None))
+    hdus.append(fits.ImageHDU(result.segmentation, header=grid, name="SEGMENTATION"))
+    catalog = fits.table_to_hdu(result.catalog)
+    catalog.name = "CATALOG"
+    hdus.append(catalog)
+    for number, source, model in zip(result.catalog["id"], result.sources, result.models, strict=True):
+        hdus += _image_hdus(f"SOURCE_{number}", source)
+        hdus += _image_hdus(f"MODEL_{number}", model)
+    return fits.HDUList(hdus)
+
+
+def _image_hdus(name, image):
+    """An image's HDU, and those of its mask and uncertainty where it has them."""
+    from astropy.io import fits
+
+    grid = _grid_header(image.wcs)
+    hdus = [fits.ImageHDU(image.data, header=grid, name=name)]
+    unit = _fits_unit(image.unit)
+    if unit:
+        hdus[0].header["BUNIT"] = unit
+    if image.mask is not None and np.any(image.mask):
+        hdus.append(fits.ImageHDU(image.mask.astype(np.uint8), header=grid, name=f"{name}_MASK"))
+    if image.uncertainty is not None:
+        kind = image.uncertainty.uncertainty_type.upper()
+        hdus.append(fits.ImageHDU(image.uncertainty.array, header=grid, name=f"{name}_{kind}"))
+    return hdus
+
+
+def _grid_header(wcs):
+    from astropy.io import fits
+
+    return fits.Header() if wcs is None else wcs.to_header(relax=True)
+
+
+def _fits_unit(unit):
+    """BUNIT's text; that of units which FITS does not know is astropy's own."""
+    if unit is None:
+        return ""
+    try:
+        return unit.to_string("fits")
+    except ValueError:
+        return str(unit)
+
+
+def _notes_header(meta):
+    """astrogan's own keywords and HISTORY, for the primary header."""
+    from astropy.io import fits
+
+    header = fits.Header()
+    for key, value in meta.items():
+        if key.startswith("AG") and isinstance(value, bool | int | float | str):
+            header[key] = value
+    history = meta.get("HISTORY") or ()
+    for line in [history] if isinstance(history, str) else history:
+        header.add_history(str(line))
+    return header
