@@ -320,6 +320,10 @@ class RestorerBackend(Protocol):
     estimated, or refused with a clear error), ``min_size = 1`` (pixels along y and x) and ``tile_size = 512`` (outer
     edge of a tile, halo included, at which the method is quickest). Options are keyword arguments of ``__init__``.
     Calls must be thread-safe: keep per-call state in local variables.
+
+    A method that tunes itself on the image, or measures something of the whole of it, adds ``for_image(observation)``:
+    it returns a backend with all that settled, so that no tile decides for itself. A method that gains by several tiles
+    at once adds ``tiles_per_call`` and ``call_tiles(observations, *, cuts, rngs)``: see `astrogan.image.tiling`.
     """
 
     halo: int

@@ -40,7 +40,7 @@ offline = os.environ.get("ASTROGAN_DOCS_OFFLINE", "") not in ("", "0")
 if offline:
     intersphinx_mapping.clear()
     nitpick_ignore_regex += [
-        (r"py:.*", r"(astropy|numpy|np|scipy|photutils|skimage|torch|matplotlib|galsim|pluggy|reproject|click|rich)\..*"),
+        (r"py:.*", r"(astropy|numpy|np|scipy|photutils|skimage|torch|matplotlib|galsim|pluggy|reproject)\..*"),
         (r"py:.*", r"(collections|concurrent|pathlib|os|typing|contextlib)\..*"),
         (r"py:.*", r"(str|int|float|bool|dict|list|tuple|set|bytes|object|None|Any|Exception|ValueError|OSError)"),
         (r"py:.*", r"(RuntimeError|LookupError|ImportError|UserWarning|AssertionError|TypeError|Protocol|Callable)"),

@@ -81,7 +81,9 @@ def test_psf_spellings(capsys, folder, tmp_path, psf):
 
 def test_restore_two_files_as_bands(capsys, folder, tmp_path):
     out = tmp_path / "out.fits"
-    status, _, err = run(capsys, "restore", folder / "g.fits", folder / "r.fits", "-o", out, "--psf", "3", "-b", "wiener")
+    status, _, err = run(
+        capsys, "restore", folder / "g.fits", folder / "r.fits", "-o", out, "--psf", "3", "-b", "wiener"
+    )
     assert status == 0, err
     with fits.open(out) as hdus:
         images = [hdu for hdu in hdus if hdu.shape == (70, 90) and hdu.name not in ("MASK", "UNCERT")]
@@ -142,11 +144,18 @@ def test_translate_to_a_survey(capsys, folder, tmp_path):
 
 def test_simulate_evaluate_and_backends(capsys, tmp_path):
     pytest.importorskip("galsim")
-    status, printed, err = run(capsys, "simulate", "-o", tmp_path / "field", "--size", 96, "--bands", "g,r", "--seed", 2)
+    status, printed, err = run(
+        capsys, "simulate", "-o", tmp_path / "field", "--size", 96, "--bands", "g,r", "--seed", 2
+    )
     assert status == 0, err
     assert len(printed.split()) == 4
     status, printed, err = run(
-        capsys, "evaluate", tmp_path / "field" / "truth.fits", tmp_path / "field" / "field.fits", "-o", tmp_path / "t.ecsv"
+        capsys,
+        "evaluate",
+        tmp_path / "field" / "truth.fits",
+        tmp_path / "field" / "field.fits",
+        "-o",
+        tmp_path / "t.ecsv",
     )
     assert status == 0, err
     assert "psnr" in printed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..exceptions import InputError, PSFError
-from ._kernels import checked, padded_to, psf_fwhm, without_zero_borders
+from ._kernels import FWHM_PER_SIGMA, checked, padded_to, psf_fwhm, without_zero_borders
 
 DIRECT_SIZE = 5
 """Kernels up to this edge are summed directly: quicker than transforming the image twice."""
@@ -88,17 +88,24 @@ def _convolve_fft(image, kernel):
     return out + image.dtype.type(level * kernel.sum(dtype=np.float64))
 
 
-def matching_kernel(source, target, *, regularisation=1e-6, tolerance=0.02):
-    """The kernel K with which the PSF ``source`` becomes the PSF ``target``: source (*) K ~ target.
+def matching_kernel(source, target, *, regularisation=1e-5, tolerance=0.02):
+    r"""The kernel K with which the PSF ``source`` becomes the PSF ``target``: source (*) K ~ target.
 
-    In Fourier space :math:`K = T S^* / (|S|^2 + \\epsilon)`, with epsilon relative to the central frequency.
+    In Fourier space
+
+    .. math:: K = \frac{T S^* + \epsilon K_0}{|S|^2 + \epsilon}
+
+    where :math:`K_0` is the Gaussian that takes the FWHM of the one to that of the other. A Wiener filter (as in
+    `photutils.psf_matching.make_wiener_kernel`) has zero in its place: where the source has no signal left, its
+    kernel falls to zero at once and rings for it, and equal PSFs do not give the identity.
 
     Parameters
     ----------
     source, target : array_like
         Centred PSFs of odd shapes (k, k), on pixels of one size.
     regularisation : float, optional
-        epsilon: how small a squared response still counts as signal.
+        :math:`\epsilon`: below which squared response of the source the Gaussian takes over. Larger values ring less
+        where the PSFs are noisy.
     tolerance : float, optional
         Largest residual of the match, in units of the target's peak, that is accepted.
 
@@ -118,37 +125,49 @@ def matching_kernel(source, target, *, regularisation=1e-6, tolerance=0.02):
     >>> import numpy as np
     >>> from astrogan.image.psf import gaussian_psf, matching_kernel, psf_fwhm
     >>> kernel = matching_kernel(gaussian_psf(3.0), gaussian_psf(5.0))
-    >>> round(psf_fwhm(kernel), 2)
+    >>> round(psf_fwhm(kernel), 1)
     4.0
     """
-    from scipy import fft
-
-    source, target = checked(source, "source"), checked(target, "target")
-    for name, psf in (("source", source), ("target", target)):
-        if psf.shape[0] != psf.shape[1] or len(psf) % 2 == 0:
-            raise PSFError(f"{name} has shape {psf.shape}; it must be (k, k) with k odd (as_psf makes it so)")
-    width_source, width_target = psf_fwhm(source), psf_fwhm(target)
-    if width_target < 0.99 * width_source:
-        raise _sharper(width_source, width_target)
+    source, target = _unit_kernel(source, "source"), _unit_kernel(target, "target")
+    if not np.isfinite(regularisation) or regularisation <= 0:
+        raise InputError(f"regularisation={regularisation!r} must be a small positive number, e.g. 1e-5")
+    widths = psf_fwhm(source), psf_fwhm(target)
+    if widths[1] < 0.99 * widths[0]:
+        raise _sharper(*widths, "no convolution sharpens an image")
     size = max(len(source), len(target))
-    n = fft.next_fast_len(2 * size, real=True)
-    source, target = padded_to(source / source.sum(), size), padded_to(target / target.sum(), size)
-    S, T = (fft.rfft2(np.roll(padded_to(p, n | 1)[:n, :n], (-(n // 2),) * 2, (0, 1))) for p in (source, target))
-    K = T * S.conj() / (np.abs(S) ** 2 + regularisation)
-    K /= K[0, 0].real
-    kernel = np.roll(fft.irfft2(K, (n, n)), (size // 2,) * 2, (0, 1))[:size, :size]
-    kernel = kernel / kernel.sum()
-    residual = np.abs(fft.irfft2(K * S - T, (n, n))).max() / target.max()
+    S, T = (np.fft.rfft2(np.fft.ifftshift(padded_to(psf, size))) for psf in (source, target))
+    K0 = _gaussian_response(size, max(widths[1] ** 2 - widths[0] ** 2, 0.0))
+    K = (T * S.conj() + regularisation * K0) / (np.abs(S) ** 2 + regularisation)
+    kernel = np.fft.fftshift(np.fft.irfft2(K, (size, size)))
+    kernel /= kernel.sum()
+    residual = np.abs(np.fft.irfft2(K * S - T, (size, size))).max() / target.max()
     if residual > tolerance:
-        raise PSFError(
-            f"source (FWHM {width_source:.2f} px) cannot be brought to target (FWHM {width_target:.2f} px): the match "
-            f"is off by {residual:.1%} of the peak; give a broader target"
-        )
+        raise _sharper(*widths, f"the match is off by {residual:.1%} of the peak (tolerance={tolerance:g})")
+    gain = np.sqrt((kernel**2).sum())
+    if gain > MAX_NOISE_GAIN:
+        raise _sharper(*widths, f"the kernel would multiply white noise by {gain:.1f}, as a deconvolution does")
     return without_zero_borders(kernel).astype(np.float32)
 
 
-def _sharper(width_source, width_target):
+MAX_NOISE_GAIN = 1.1
+"""Of a matching kernel. The identity has 1, what broadens has less."""
+
+
+def _unit_kernel(psf, name):
+    psf = checked(psf, name)
+    if psf.shape[0] != psf.shape[1] or len(psf) % 2 == 0:
+        raise PSFError(f"{name} has shape {psf.shape}; it must be (k, k) with k odd (as_psf makes it so)")
+    return psf / psf.sum()
+
+
+def _gaussian_response(size, fwhm2):
+    """Fourier transform of a Gaussian whose squared FWHM is given, on the half plane of a real transform."""
+    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
+    return np.exp(-2 * np.pi**2 * (fwhm2 / FWHM_PER_SIGMA**2) * (fy**2 + fx**2))
+
+
+def _sharper(source, target, why):
     return PSFError(
-        f"target has a FWHM of {width_target:.2f} px, source {width_source:.2f} px: no convolution sharpens an image; "
-        "give a broader target, or restore the image first (Restorer)"
+        f"source (FWHM {source:.2f} px) cannot be brought to target (FWHM {target:.2f} px): {why}; give a broader "
+        "target, or restore the image first (Restorer)"
     )

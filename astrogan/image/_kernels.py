@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from ..exceptions import PSFError, PSFWarning
+from ..exceptions import PSFError
 
 FWHM_PER_SIGMA = 2.3548200450309493  # 2 sqrt(2 ln 2)
 
@@ -239,7 +237,7 @@ def psf_fwhm(kernel):
 # ---------------------------------------------------------------------------------------------- cleaning
 
 
-def clean_kernel(array, *, recentre=True, name="psf", warn=True):
+def clean_kernel(array, *, recentre=True, name="psf", remarks=None):
     """One PSF image as a kernel: checked, odd, square, centred, sum one, zero borders cut off.
 
     Parameters
@@ -251,15 +249,16 @@ def clean_kernel(array, *, recentre=True, name="psf", warn=True):
         that their geometric centre falls on a pixel.
     name : str
         What messages call it.
-    warn : bool
-        Whether to speak of what was changed.
+    remarks : list, optional
+        Gets (kind, text) of whatever the user should hear about.
 
     Returns
     -------
     `numpy.ndarray`
         float64, (k, k), k odd.
     """
-    kernel = checked(array, name, warn)
+    remarks = [] if remarks is None else remarks
+    kernel = checked(array, name, remarks)
     ny, nx = kernel.shape
     middle = np.array([(nx - 1) / 2, (ny - 1) / 2])
     target = np.array(centroid(kernel)) if recentre else middle
@@ -268,19 +267,19 @@ def clean_kernel(array, *, recentre=True, name="psf", warn=True):
         kernel = _polish_centre(kernel)
     moved = np.hypot(*(target - middle))
     even = ny % 2 == 0 or nx % 2 == 0
-    if warn and (moved > SHIFT_TO_MENTION or even):
-        what = "an even" if even else "a"
-        warnings.warn(
-            f"{name} is {what} {ny} x {nx} array with its centre at (x, y) = ({target[0]:.2f}, {target[1]:.2f}), "
-            f"not at ({middle[0]:g}, {middle[1]:g}); it was moved onto the middle pixel of a {len(kernel)} x "
-            f"{len(kernel)} one. Pass recentre=False to keep an odd kernel as it is",
-            PSFWarning,
-            stacklevel=2,
+    if moved > SHIFT_TO_MENTION or even:
+        remarks.append(
+            (
+                "moved",
+                f"{name} is {'an even' if even else 'a'} {ny} x {nx} array with its centre at (x, y) = "
+                f"({target[0]:.2f}, {target[1]:.2f}), not at ({middle[0]:g}, {middle[1]:g}); it was moved onto the "
+                f"middle pixel of a {len(kernel)} x {len(kernel)} one (recentre=False keeps an odd kernel as it is)",
+            )
         )
     return without_zero_borders(kernel / kernel.sum())
 
 
-def checked(array, name="psf", warn=False):
+def checked(array, name="psf", remarks=None):
     """``array`` as float64 (ny, nx), or a `PSFError` that says why it is no PSF."""
     kernel = np.array(array, dtype=np.float64)
     if kernel.ndim != 2 or kernel.size == 0:
@@ -297,13 +296,9 @@ def checked(array, name="psf", warn=False):
             f"{name} sums to {total * peak:.4g}, of which {-negative * peak:.4g} is negative; a PSF is positive "
             "but for slight wings: subtract its background, or check its sign"
         )
-    if warn and negative > NEGATIVE_TO_MENTION * (total + negative):
-        warnings.warn(
-            f"{name} has {negative / (total + negative):.0%} of negative flux; it is used as it is, but look at its "
-            "background subtraction",
-            PSFWarning,
-            stacklevel=2,
-        )
+    if remarks is not None and negative > NEGATIVE_TO_MENTION * (total + negative):
+        share = negative / (total + negative)
+        remarks.append(("negative", f"{name} is {share:.0%} negative flux; look at its background subtraction"))
     return kernel
 
 

@@ -109,7 +109,7 @@ def _sdss_mixture(header):
         chi2 = (yy[k] * dx**2 + xx[k] * dy**2 - 2 * xy[k] * dx * dy) / determinant[k]
         kernel += amplitudes[k] / (2 * np.pi * np.sqrt(determinant[k])) * np.exp(-0.5 * chi2)
     try:
-        return clean_kernel(kernel, name="the header's PSF_P*", warn=False)
+        return clean_kernel(kernel, name="the header's PSF_P*")
     except PSFError as error:
         _log.warning("%s; ignored", error)
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Number
 from pathlib import Path
 
@@ -364,7 +364,13 @@ def as_psf(psf, *, n_bands=1, pixel_scale=None, shape=None, bands=None, recentre
     if model is None:
         model = _from_one(psf, context, "psf")
     model = model.broadcast(int(n_bands))
-    return model if shape is None else _fitted(model, shape)
+    if shape is not None:
+        model = _fitted(model, context)
+    for kind in dict.fromkeys(kind for kind, _ in context.remarks):
+        texts = [text for k, text in context.remarks if k == kind]
+        more = f" (and {len(texts) - 1} more kernels like it)" if len(texts) > 1 else ""
+        warnings.warn(texts[0] + more, PSFWarning, stacklevel=2)
+    return model
 
 
 @dataclass(frozen=True)
@@ -374,7 +380,7 @@ class _Context:
     pixel_scale: float | None
     shape: tuple[int, int] | None
     recentre: bool
-    warn: bool = True
+    remarks: list = field(default_factory=list)
 
     @property
     def centre(self):
@@ -383,7 +389,7 @@ class _Context:
 
     def kernel(self, array, name):
         """One 2-D array as a clean kernel."""
-        return clean_kernel(array, recentre=self.recentre, name=name, warn=self.warn)
+        return clean_kernel(array, recentre=self.recentre, name=name, remarks=self.remarks)
 
 
 def _scale(pixel_scale):
@@ -719,7 +725,7 @@ def _from_field(image, centre, context, name, origin):
     """A model from ``image(x, y)``, anything that stands for a PSF."""
     x, y = (float(c) for c in centre)
     middle = _from_one(image(x, y), context, f"{name}({x:g}, {y:g})")
-    quiet = replace(context, warn=False)
+    quiet = replace(context, remarks=[])  # what there is to say was said of the one in the middle
 
     def field(x, y):
         found = _from_one(image(x, y), quiet, f"{name}({x:g}, {y:g})")
@@ -753,8 +759,9 @@ def _from_grid(psf, context, name):
 # ---- on the image
 
 
-def _fitted(model, shape):
+def _fitted(model, context):
     """The model on kernels no larger than the image."""
+    shape = context.shape
     limit = int(min(shape[-2:]))
     limit -= 1 - limit % 2
     if limit < 1:
@@ -766,14 +773,10 @@ def _fitted(model, shape):
     if lost >= 0.005:
         raise PSFError(
             f"psf has {model.size} x {model.size} pixels, the image only {shape[-2]} x {shape[-1]}: cutting the PSF "
-            f"to {limit} pixels would lose {lost:.1%} of its flux. Give an image of at least {model.size} pixels a side, "
-            "or a smaller PSF (astrogan.image.psf.trim_psf)"
+            f"to {limit} pixels would lose {lost:.1%} of its flux. The image must have at least {model.size} a side, "
+            "or the PSF be cut (astrogan.image.psf.trim_psf)"
         )
     if not model._size_is_ours:
-        warnings.warn(
-            f"psf has {model.size} x {model.size} pixels, more than the image ({shape[-2]} x {shape[-1]}); it was cut "
-            f"to {limit} x {limit} and lost {lost:.2%} of its flux",
-            PSFWarning,
-            stacklevel=3,
-        )
+        text = f"psf has {model.size} x {model.size} pixels, more than the image ({shape[-2]} x {shape[-1]})"
+        context.remarks.append(("cut", f"{text}; it was cut to {limit} x {limit} and lost {lost:.2%} of its flux"))
     return model.resized(limit)

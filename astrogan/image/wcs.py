@@ -33,6 +33,7 @@ __all__ = [
     "pixel_corners",
     "pixel_mapping",
     "pixel_scale",
+    "replace_celestial",
     "rescale_wcs",
     "wcs_equal",
     "wcs_from_header",
@@ -257,6 +258,30 @@ def cube_wcs(wcs, n_bands: int) -> WCS | None:
         raise WCSError("wcs has no celestial axes, so that it cannot be that of a cube of images; leave it None")
     axis = {"ctype": "BAND", "cunit": "", "crpix": 1.0, "crval": 0.0, "cdelt": 1.0}
     return _attach_axis(sky, axis, None if sky.pixel_shape is None else int(n_bands))
+
+
+def replace_celestial(wcs, sky) -> WCS | None:
+    """A WCS with another celestial part: ``sky`` itself for a 2-D one, ``sky`` and the third axis for a 3-D one.
+
+    Parameters
+    ----------
+    wcs : `astropy.wcs.WCS` or None
+        2-D or 3-D, its celestial axes first.
+    sky : `astropy.wcs.WCS` or None
+        2-D; `None` gives `None`.
+
+    Returns
+    -------
+    `astropy.wcs.WCS` or None
+        A new WCS.
+    """
+    sky = celestial(sky)
+    if sky is None or wcs is None:
+        return sky
+    wcs = _fits_wcs(wcs)
+    if wcs.naxis == 2:
+        return sky
+    return _attach_axis(sky, _third_axis(wcs), None if wcs.pixel_shape is None else wcs.pixel_shape[2])
 
 
 def wcs_equal(a, b, shape: tuple[int, ...], tol_arcsec: float = 1e-6) -> bool:
@@ -557,6 +582,18 @@ def _separation(lon_a, lat_a, lon_b, lat_b):
     return np.degrees(angular_separation(*np.radians((lon_a, lat_a, lon_b, lat_b))))
 
 
+def _third_axis(wcs):
+    """The keywords of a 3-D WCS's third axis."""
+    prm = wcs.wcs
+    return {
+        "ctype": prm.ctype[2],
+        "cunit": str(prm.cunit[2]),
+        "crpix": prm.crpix[2],
+        "crval": prm.crval[2],
+        "cdelt": prm.cd[2, 2] if prm.has_cd() else prm.cdelt[2] * prm.get_pc()[2, 2],
+    }
+
+
 def _attach_axis(sky, axis, length):
     """A 3-D WCS from a celestial one and the third axis's keywords."""
     from astropy.wcs import WCS
@@ -601,26 +638,15 @@ def _cube_class():
             first = celestial(self)._all_world2pix(np.ascontiguousarray(world[:, :2]), origin, **options)
             return np.column_stack([first, self.wcs.s2p(world, origin)["pixcrd"][:, 2]])
 
-        def _axis(self):
-            prm = self.wcs
-            cdelt = prm.cd[2, 2] if prm.has_cd() else prm.cdelt[2]
-            return {
-                "ctype": prm.ctype[2],
-                "cunit": str(prm.cunit[2]),
-                "crpix": prm.crpix[2],
-                "crval": prm.crval[2],
-                "cdelt": cdelt,
-            }
-
         def __deepcopy__(self, memo):
             length = None if self.pixel_shape is None else self.pixel_shape[2]
-            out = _attach_axis(celestial(self), self._axis(), length)
+            out = _attach_axis(celestial(self), _third_axis(self), length)
             out.pixel_bounds = self.pixel_bounds
             return out
 
         def __reduce__(self):
             length = None if self.pixel_shape is None else self.pixel_shape[2]
-            return _attach_axis, (celestial(self), self._axis(), length)
+            return _attach_axis, (celestial(self), _third_axis(self), length)
 
         def sub(self, axes=None):
             # The copy that WCS.sub makes would be of this class, whatever axes remain.
@@ -637,7 +663,7 @@ def _cube_class():
             view = view if numpy_order else view[::-1]
             if not all(isinstance(item, slice) for item in view):
                 return super().slice(view)
-            bands, axis = range(self.pixel_shape[2] if self.pixel_shape else 2**31)[view[0]], self._axis()
+            bands, axis = range(self.pixel_shape[2] if self.pixel_shape else 2**31)[view[0]], _third_axis(self)
             axis["crpix"], axis["cdelt"] = (
                 (axis["crpix"] - 1 - bands.start) / bands.step + 1,
                 axis["cdelt"] * bands.step,
@@ -648,7 +674,7 @@ def _cube_class():
             # WCS.to_header takes the missing "-SIP" of the third axis for a contradiction, and says so.
             header = celestial(self).to_header(relax=relax, key=key)
             header["WCSAXES"] = 3
-            for name, value in self._axis().items():
+            for name, value in _third_axis(self).items():
                 header[f"{name.upper()}3"] = value
             return header
 

@@ -403,7 +403,7 @@ def _shape(height):
 
 def _blendedness(template, total, weight):
     everything = np.sum(weight * template * total)
-    return float(1 - np.sum(weight * template**2) / everything) if everything > 0 else 0.0
+    return max(float(1 - np.sum(weight * template**2) / everything), 0.0) if everything > 0 else 0.0
 
 
 def _flags(scene, box, data, blendedness):

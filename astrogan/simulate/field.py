@@ -58,6 +58,7 @@ _COLOURS = {
     "hot": {"u": 1.0, "g": 0.20, "r": 0.0, "i": -0.05},
 }
 _MOFFAT_BETA = 3.0
+_BULGE_EDGE = 15.0  # half-light radii; one number for all, because GalSim tabulates each anew
 _ZERO_POINT = 22.5  # nanomaggies
 _SATURATION = 15.0  # nanomaggy per pixel: a star of r = 16.5 in median seeing
 _BRIGHT = 3.0  # nanomaggies: from here on the usual accuracy of a part in a thousand would show above the noise
@@ -114,6 +115,25 @@ class SimulatedField:
     def variance(self):
         """Variances of all bands, (band, y, x), in square nanomaggies."""
         return np.stack([image.uncertainty.array for image in self.images.values()])
+
+    @property
+    def truth_images(self):
+        """``truth`` by band as `~astropy.nddata.CCDData`, with unit, WCS and PSF."""
+        return {
+            b: self._noise_free(data, b, psf) for b, data, psf in zip(self.bands, self.truth, self.psfs, strict=True)
+        }
+
+    @property
+    def truth_sharp_images(self):
+        """``truth_sharp`` by band as `~astropy.nddata.CCDData`, with unit and WCS."""
+        return {b: self._noise_free(data, b) for b, data in zip(self.bands, self.truth_sharp, strict=True)}
+
+    def _noise_free(self, data, band, psf=None):
+        from astropy.io.fits import Header
+        from astropy.nddata import CCDData
+
+        meta = Header({"OBJECT": "simulated field, noise-free", "FILTER": band, "SIMSEED": self.seed})
+        return CCDData(data.copy(), unit="nanomaggy", wcs=self.wcs.deepcopy(), psf=psf, meta=meta)
 
     @property
     def sky_sigma(self):
@@ -345,7 +365,7 @@ class _Scene:
         angle = rng.uniform(0, np.pi)
         disk, clumps = _spiral_images(rng, scale_length, axis_ratio, angle, 0.5 * self.scale)
         bulge_part, clump_part = rng.uniform(0.10, 0.22), rng.uniform(0.12, 0.20)
-        bulge = galsim.Sersic(n=2.0, half_light_radius=0.28 * scale_length, trunc=6 * scale_length)
+        bulge = galsim.Sersic(n=2.5, half_light_radius=1.0, trunc=_BULGE_EDGE).dilate(0.28 * scale_length)
         bulge = bulge.shear(q=0.5 + 0.5 * axis_ratio, beta=angle * galsim.radians)
         interpolated = [galsim.InterpolatedImage(galsim.ImageF(a, scale=0.5 * self.scale)) for a in (disk, clumps)]
         parts = [
@@ -374,7 +394,7 @@ class _Scene:
         bulge_part = rng.beta(1.0, 2.5)
         q, beta = rng.uniform(0.35, 1.0), rng.uniform(0, np.pi) * galsim.radians
         disk = galsim.Exponential(half_light_radius=radius).shear(q=q, beta=beta)
-        bulge = galsim.Sersic(n=2.5, half_light_radius=0.4 * radius, trunc=6 * radius)
+        bulge = galsim.Sersic(n=2.5, half_light_radius=1.0, trunc=_BULGE_EDGE).dilate(0.4 * radius)
         bulge = bulge.shear(q=0.5 + 0.5 * q, beta=beta)
         parts = [
             (bulge, self._fluxes(_part(magnitude, bulge_part), "bulge")),
@@ -383,7 +403,7 @@ class _Scene:
         return self._source("galaxy", place, parts, radius, blend)
 
     def _blend(self, number, members):
-        """Galaxies within 1.2 to 3 FWHM of their neighbour; the first of the first blend is a small spiral."""
+        """Galaxies within 1.2 to 3 FWHM of the first; that of the first blend, which is easier, is a small spiral."""
         rng = self.rng
         seeing = np.median([band.fwhm for band in FIELD_BANDS.values()]) / self.scale
         x, y = self._place(6 * seeing)
@@ -396,7 +416,7 @@ class _Scene:
         angle = rng.uniform(0, 2 * np.pi)
         for _ in range(members - 1):
             angle += rng.uniform(1.6, 2.6)
-            separation = seeing * rng.uniform(1.2, 3.0)
+            separation = seeing * rng.uniform(2.0 if number == 1 else 1.2, 3.0)
             place = x + separation * np.cos(angle), y + separation * np.sin(angle)
             sources.append(self._galaxy(primary + rng.uniform(0.0, 1.2), place, rng.uniform(0.4, 0.8), number))
         return sources

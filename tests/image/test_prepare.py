@@ -90,7 +90,8 @@ def test_the_result_has_the_form_of_the_image(form):
         assert after.data.shape == before.data.shape
         np.testing.assert_allclose(after.data, 2 * before.data, rtol=1e-6)
         corner = [0.0] * before.wcs.naxis
-        np.testing.assert_allclose(after.wcs.all_pix2world([corner], 0), before.wcs.all_pix2world([corner], 0), atol=1e-12)
+        moved = after.wcs.all_pix2world([corner], 0) - before.wcs.all_pix2world([corner], 0)
+        assert np.abs(moved).max() < 1e-12
         assert after.wcs is not before.wcs
         assert after.uncertainty is None
         assert "AGOP" not in before.meta
@@ -238,7 +239,8 @@ def test_psf_comes_from_where_it_is_given():
 
 def test_provenance_is_fits_safe(tmp_path):
     prepared = prepare(ccd())
-    out = finish(prepared, prepared.observation.data, operation="test", notes={"AGOPTS": {"a": np.float32(1), "b": "ä\n"}})
+    notes = {"AGOPTS": {"a": np.float32(1), "b": "ä\n"}}
+    out = finish(prepared, prepared.observation.data, operation="test", notes=notes)
     again = finish(prepare(out), np.ones((1, 16, 20)), operation="second")
     out.write(tmp_path / "a.fits")
     again.write(tmp_path / "b.fits")

@@ -7,6 +7,7 @@ which blur, boundary and rebinning are one; all others through FFTs.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -75,7 +76,9 @@ class Forward:
             return None
         ny, nx = self.shape
         if self.kernels is None:
-            return _matrix(None, ny, self.rebin, self.boundary)[None], _matrix(None, nx, self.rebin, self.boundary)[None]
+            return _matrix(None, ny, self.rebin, self.boundary)[None], _matrix(None, nx, self.rebin, self.boundary)[
+                None
+            ]
         factors = [separable(kernel) for kernel in self.kernels]
         if any(pair is None for pair in factors):
             return None
@@ -106,7 +109,7 @@ class Forward:
         return self._variance_by_fft(variance)
 
     def _variance_by_fft(self, variance):
-        whole = int(round(self.rebin))
+        whole = round(self.rebin)
         if self.rebin == whole:
             # Blur and the sum over a block are one kernel, anchored at the block's first pixel.
             kernels, origin = _with_box(self.kernels, np.ones(whole)), (whole - 1) // 2
@@ -239,7 +242,7 @@ def _sparse_rebin(size, rebin, power):
     out = int(size / rebin + 1e-9)
     edges = rebin * np.arange(out + 1)
     rows, columns, weights = [], [], []
-    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for i, (low, high) in enumerate(pairwise(edges)):
         pixel = np.arange(int(low), min(int(np.ceil(high)), size))
         rows.append(np.full(pixel.size, i))
         columns.append(pixel)

@@ -155,5 +155,7 @@ class Blur:
         return torch.view_as_real(torch.fft.fft2(spectrum.mul_(self._transfer)))
 
     def _real(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.rfft2(image, norm="forward")
-        return torch.fft.irfft2(spectrum.mul_(transfer), s=self.shape, norm="forward")
+        # Axis by axis: torch's own two-dimensional inverse copies more.
+        spectrum = torch.fft.fft(torch.fft.rfft(image, norm="forward"), dim=0, norm="forward")
+        spectrum = torch.fft.ifft(spectrum.mul_(transfer), dim=0, norm="forward")
+        return torch.fft.irfft(spectrum, n=self.shape[1], norm="forward")

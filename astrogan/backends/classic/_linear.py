@@ -11,7 +11,7 @@ from collections import OrderedDict
 from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy import fft, sparse
+from scipy import fft, ndimage, sparse
 
 from astrogan.api import Observation
 from astrogan.exceptions import InputError, PSFError
@@ -216,12 +216,62 @@ def noise_sigma(plane: np.ndarray, valid: np.ndarray) -> float:
 
 
 def variance_plane(observation: Observation, band: int) -> np.ndarray:
-    """Variance of one band, smoothly filled under the mask; a robust constant where none is given."""
-    valid = observation.valid[band]
+    """Variance of one band, smoothly filled under the mask; a robust constant where none is given.
+
+    Data that show no noise (a model on an empty sky) count as good to 1e-4 of their range, so that a method still has
+    something to weigh its prior against; the variance is 0 only for a constant image.
+    """
+    valid, plane = observation.valid[band], observation.data[band]
     if observation.variance is None:
-        sigma = noise_sigma(observation.data[band], valid)
+        sigma = noise_sigma(plane, valid)
+        if sigma == 0 and valid.any():
+            sigma = 1e-4 * float(np.ptp(plane[valid]))
         return np.full(valid.shape, sigma**2, np.float32)
     return fill(observation.variance[band], valid)
+
+
+def local_median(plane: np.ndarray, block: int = 16) -> np.ndarray:
+    """A smooth map of medians over about three blocks, which small sources do not show in."""
+    if plane.min() == plane.max():
+        return plane
+    ny, nx = (-(-n // block) for n in plane.shape)
+    wide = reflect_pad(plane, (0, ny * block - plane.shape[0]), (0, nx * block - plane.shape[1]))
+    coarse = np.median(wide.reshape(ny, block, nx, block).swapaxes(1, 2).reshape(ny, nx, -1), axis=-1)
+    coarse = ndimage.median_filter(coarse, 3, mode="reflect")
+    grid = np.meshgrid(*((np.arange(n) + 0.5) / block - 0.5 for n in plane.shape), indexing="ij")
+    return ndimage.map_coordinates(coarse, grid, order=1, mode="nearest")
+
+
+def check_weighting(weighting: str) -> str:
+    """``weighting`` if it is one of the two, or an error.
+
+    A source's own photons raise the variance of its pixels. Weighting pixel by pixel then trusts a source the less the
+    brighter it is; together with a penalty that takes flux from it (2 to 8 % of a field's in our tests). "local" weighs
+    by the running median, which follows the depth of the exposure and not the sources.
+    """
+    if weighting not in ("local", "pixel"):
+        raise InputError(f"weighting={weighting!r} must be 'local' or 'pixel'")
+    return weighting
+
+
+SURE_GRID = np.linspace(-6, 4, 81)
+"""log10 of the balances that `best_balance` tries."""
+
+
+def best_balance(spectrum: Spectrum, noise: float, slope: float) -> tuple[float, float]:
+    """(balance, residual share) of the Wiener filter with the least Stein's unbiased risk estimate.
+
+    With power P, the squared PSF transfer h, the Laplacian's symbol L and gain T = h / (h + balance L^(slope/2)) the
+    risk is sum(P (1 - T)^2 + 2 noise T). The residual share is 1 - sum(T) / N: what an estimate with sum(T)
+    effective parameters leaves of chi^2 / N.
+    """
+    if len(spectrum.count) == 0 or not spectrum.power.any():
+        return 10.0 ** SURE_GRID[-1], 1.0
+    balances = np.multiply.outer(10**SURE_GRID, spectrum.laplacian ** (slope / 2))
+    gain = spectrum.transfer / (spectrum.transfer + balances)
+    risk = (spectrum.power * (1 - gain) ** 2 + 2 * noise * gain) @ spectrum.count
+    left = 1 - gain[np.argmin(risk)] @ spectrum.count / (spectrum.count.sum() + 1)
+    return float(10 ** grid_minimum(risk, SURE_GRID)), float(left)
 
 
 # ---------------------------------------------------------------------------------------------- caches
@@ -517,30 +567,38 @@ class WeightedProblem:
         The image; without a PSF nothing is convolved.
     band : int
         Which band.
+    weighting : {"local", "pixel"}
+        Weights from the variance's running median, or pixel by pixel (see `check_weighting`).
 
     Attributes
     ----------
-    noise_free : bool
-        No noise to be seen: nothing can be weighed against the data.
+    trivial : bool
+        Nothing valid, or a constant without noise: the image is its own solution and the rest is not set.
     data, weight : `numpy.ndarray`
         float32 on the grid; 0 where nothing was observed. The mean weight of valid pixels is 1.
     start : `numpy.ndarray`
         The data continued by reflection and smoothly filled, a start for iterations.
+    inverse_variance : `numpy.ndarray`
+        Of each pixel of the image, in the same units.
+    mean_noise : float
+        Mean variance of the valid pixels, in the same units.
     count : int
         Number of valid pixels.
     """
 
-    def __init__(self, observation: Observation, band: int):
+    def __init__(self, observation: Observation, band: int, weighting: str = "local"):
         valid = observation.valid[band]
         psf = None if observation.psf is None else observation.psf[band].astype(np.float64)
         variance = variance_plane(observation, band)
         self.shape, self.count = valid.shape, int(valid.sum())
-        self.noise_free = not (valid.any() and variance[valid].min() > 0)
-        if self.noise_free:
+        self.trivial = not (valid.any() and variance[valid].min() > 0)
+        if self.trivial:
             return
-        inverse = np.where(valid, 1 / variance.astype(np.float64), 0)
+        variance = variance.astype(np.float64)
+        steady = variance if weighting == "pixel" else local_median(variance)
+        inverse = np.where(valid, 1 / steady, 0)
         self.noise = 1 / (inverse.sum() / self.count)
-        self.arithmetic_noise = float(variance[valid].mean(dtype=np.float64))
+        self.mean_noise = float(variance[valid].mean() / self.noise)
         self.sigma = np.float32(np.sqrt(self.noise))
         self.level = level_of(observation.data[band], valid)
         plane = (fill(observation.data[band], valid) - self.level) / self.sigma
@@ -551,8 +609,11 @@ class WeightedProblem:
         # the second half of the margin continues the image's first edge, round the corner
         (_, down, up), (_, right, left) = ahead
         self.start = np.roll(reflect_pad(plane, (up, down), (left, right)), (-up, -left), (0, 1))
+        # row and column in the middle of the margin, where the two continuations meet
+        self.seam = tuple(n + first - 1 for n, (_, first, _) in zip(valid.shape, ahead, strict=True))
         self.weight = np.zeros(self.grid, np.float32)
         self.weight[self.core] = inverse * self.noise
+        self.inverse_variance = np.where(valid, self.noise / variance, 0).astype(np.float32)
         self.data = np.where(self.weight > 0, self.start, np.float32(0))
         self.spectrum = Spectrum(plane, psf)
         self.transfer = None if psf is None else fft.rfft2(wrapped(psf / psf.sum(), self.grid, np.float64))
@@ -582,8 +643,8 @@ class WeightedProblem:
 
     def chi2(self, blurred: np.ndarray) -> float:
         """Sum of (blurred - data)^2 / variance over the valid pixels."""
-        residual = blurred - self.data
-        return float(np.einsum("yx,yx,yx->", residual, residual, self.weight, dtype=np.float64))
+        residual = blurred[self.core] - self.data[self.core]
+        return float(np.einsum("yx,yx,yx->", residual, residual, self.inverse_variance, dtype=np.float64))
 
     def finish(self, image: np.ndarray) -> np.ndarray:
         """The image's own pixels, in its unit."""

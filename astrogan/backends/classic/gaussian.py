@@ -94,7 +94,8 @@ class Gaussian:
             return self
         risks = [self._risk(observation, band) for band in range(len(observation.data))]
         if self.shared:
-            risks = [np.sum([risk for risk in risks if risk is not None] or [_GRID], axis=0)] * len(risks)
+            total = sum((risk for risk in risks if risk is not None), np.zeros(len(_GRID)))
+            risks = [total] * len(risks)
         widths = [0.0 if risk is None else float(np.exp(grid_minimum(risk, _GRID))) for risk in risks]
         widths = [0.0 if width <= np.exp(_GRID[0]) else width for width in widths]
         return Gaussian(tuple(widths))

@@ -14,7 +14,7 @@ from astrogan.exceptions import ImageTooSmallError, InputError, PSFError
 __all__ = ["PhysicalDegrader", "clipped_sigma"]
 
 # Stamps are worked on a few at a time, so that a chunk and its noise stay in the processor's cache.
-_CHUNK_PIXELS = 2**18
+_CHUNK_PIXELS = 2**17
 
 
 class PhysicalDegrader:
@@ -215,9 +215,9 @@ class PhysicalDegrader:
             chunk = slice(start, start + step)
             own = None if variance is None else variance[chunk]
             data, _ = self._degrade(stamps[chunk], own, forward, rng, torch, with_variance=False)
+            if not np.isfinite(data).all():
+                raise InputError("stamps holds NaN or inf; fill such pixels first (astrogan.image.mask.fill_invalid)")
             out[chunk] = self._saturate(data)[0]
-        if not np.isfinite(out).all():
-            raise InputError("stamps holds NaN or inf; fill such pixels first (astrogan.image.mask.fill_invalid)")
         return out
 
     def kernels(self, n_bands, own=None, pixel_scale=None):
@@ -283,24 +283,29 @@ class PhysicalDegrader:
     def _expose(self, image, variance, rng):
         """Photon and read noise, in place."""
         gain, sky, read = (_per_band(v, image.shape[1]) for v in (self.gain, self.sky, self.read_noise))
-        electrons = image * gain
-        electrons += sky
-        expected = np.maximum(electrons, 0)
+        if self.poisson == "gaussian":
+            # Variance in units of flux: (electrons + read**2) / gain**2, the electrons not below zero.
+            expected = image / gain
+            expected += (sky + read**2) / gain**2
+            np.maximum(expected, (read / gain) ** 2, out=expected)
+            if variance is not None:
+                variance += expected
+            image += np.sqrt(expected, out=expected) * self._plane(image.shape, rng)
+            return
+        expected = image * gain
+        expected += sky
+        np.maximum(expected, 0, out=expected)
         if variance is not None:
             variance += (expected + read**2) / gain**2
-        if self.poisson == "exact":
-            if expected.max() > 1e15:
-                raise InputError(f"gain={self.gain!r} makes more than 1e15 electrons of a pixel; check its unit")
-            # What lies below zero electrons is not light; it keeps its value.
-            image += ((poisson(expected, rng) - expected) / gain).astype(np.float32)
-            if read.any():
-                image += standard_normal(image.shape, rng) * (read / gain)
-        else:
-            expected += read**2
-            np.sqrt(expected, out=expected)
-            expected /= gain
-            expected *= self._plane(image.shape, rng)
-            image += expected
+        if expected.max() > 1e15:
+            raise InputError(f"gain={self.gain!r} makes more than 1e15 electrons of a pixel; check its unit")
+        # What lies below zero electrons is not light; it keeps its value.
+        noise = poisson(expected, rng)
+        noise -= expected
+        noise /= gain
+        image += noise
+        if read.any():
+            image += standard_normal(image.shape, rng) * (read / gain)
 
     def _gaussian_variance(self, shape, own, carried, forward):
         """Variance of the noise of step 4, broadcasting to the image; `None` for no such noise."""
@@ -400,9 +405,7 @@ def _without_box(psf, rebin):
     frequency = np.fft.fftfreq(n)
     # The centred sum over a whole number of pixels; its continuation serves numbers in between.
     with np.errstate(invalid="ignore", divide="ignore"):
-        box = np.where(
-            frequency == 0, 1.0, np.sin(np.pi * rebin * frequency) / (rebin * np.sin(np.pi * frequency))
-        )
+        box = np.where(frequency == 0, 1.0, np.sin(np.pi * rebin * frequency) / (rebin * np.sin(np.pi * frequency)))
     box = np.outer(box, box)
     padded = np.zeros((n, n))
     padded[:size, :size] = psf

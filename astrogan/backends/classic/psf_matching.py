@@ -176,6 +176,8 @@ class PSFMatching:
         from astrogan.image.psf import matching_kernel
 
         wanted = psf_on_input(target.psf[band], jacobian)
+        if _same(observation.psf[band], wanted):
+            return np.ones((1, 1))
         try:
             return matching_kernel(
                 observation.psf[band], wanted, regularisation=self.regularisation, tolerance=self.tolerance
@@ -239,6 +241,13 @@ def psf_on_input(psf, jacobian):
     pad = 8
     out = map_coordinates(np.pad(psf, pad), [p + pad for p in at], order=5, mode="constant")
     return out / out.sum()
+
+
+def _same(psf, other):
+    """Whether two centred PSFs agree to a thousandth of their peak; a kernel between them would only lose detail."""
+    size = max(len(psf), len(other))
+    psf, other = (np.pad(np.asarray(p, float), (size - len(p)) // 2) for p in (psf, other))
+    return bool(np.abs(psf - other).max() < 1e-3 * psf.max())
 
 
 def _variance(variance, kernel, grid, taps):

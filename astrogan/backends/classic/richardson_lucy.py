@@ -28,9 +28,10 @@ from ._fourier import Blur, effective_radius, good_size, profile_width
 
 __all__ = ["RichardsonLucy"]
 
-SKY_LEVEL = 5.0  # in sigma: where the background puts the sky
-EXPOSURE_FLOOR = 1e-3  # relative exposure H^T w below which a pixel is not restored
-TAIL = 1e-3  # part of the PSF that may lie beyond the margin
+SKY_LEVEL = 3.0  # in sigma: where the background puts the sky
+SEEN = 1e-3  # part of a pixel's light that must fall on valid data for the pixel to be restored
+TAIL = 5e-3  # part of a pixel's light that may come from beyond the margin, on each side
+WEIGHT_FLOOR = 0.01  # smallest weight of a valid pixel: float32 transforms leave no room for less
 SAMPLE = 2**17  # pixels that the sky's statistics are taken from
 THREADED_PIXELS = 2**18  # images up to this many pixels are transformed by one thread: more only slow it down
 
@@ -62,7 +63,7 @@ class Sky:
 def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
     """Sky level and noise of a band from its valid pixels, and the background that puts the sky where it is safe.
 
-    With ``background="auto"`` the sky is raised to ``5 sigma``, or to the level at which Poisson noise as strong as
+    With ``background="auto"`` the sky is raised to ``3 sigma``, or to the level at which Poisson noise as strong as
     that of the sources, ``var = g (d + b)``, explains the variance of the sky, where that is lower (but not below
     1 sigma). A sky that is higher already stays as it is.
     """
@@ -109,7 +110,7 @@ class RichardsonLucy:
         Number of iterations; the largest number where ``stop`` is set.
     background : "auto", float or None
         Constant added to the data for the iteration, in the image's unit. The result does not fall below its
-        negative, or below the data where those do. ``"auto"`` raises the sky to 5 sigma, or to the level that makes
+        negative, or below the data where those do. ``"auto"`` raises the sky to 3 sigma, or to the level that makes
         the Poisson weights fit the variance of sky and sources where that is lower; sigma is from the variance where
         there is one, else from the spread of the pixels below the median. `None` or 0: the data as they are.
     acceleration : None or "nesterov"
@@ -161,7 +162,7 @@ class RichardsonLucy:
     needs_psf = True
     needs_variance = False
     min_size = 1
-    tile_size = 320
+    tile_size = 352
     tiles_per_call = 2
 
     def __init__(
@@ -239,8 +240,7 @@ class RichardsonLucy:
 
     def _iterate(self, field: Field, weighted: torch.Tensor) -> tuple[torch.Tensor, int]:
         """The estimate ``u`` after the last iteration, and the number of those done."""
-        # The model of a constant start is that constant, so the first correction needs no model.
-        estimate = field.correction(weighted)
+        estimate = field.start(weighted)
         previous = momentum = None
         for k in range(1, self.iterations):
             point = estimate
@@ -283,12 +283,12 @@ class Field:
         self.blur = Blur(kernel, grid, packed=len(observations) == 2)
         self._clamp_correction = bool(kernel.min() < 0)
         data, self.carry = self._shifted()
-        weight = self._pack([o.valid[band].astype(np.float32) for o in observations])
+        valid = self._pack([o.valid[band].astype(np.float32) for o in observations])
+        self.weight = valid
         if weighting and self.observations[0].variance is not None and sky.level > 0:
-            weight = self._noise_weight(data, weight)
-        self.weight = weight
-        self.weighted = weight * data
-        self.inverse_exposure = self._invert_exposure(cuts, margin)
+            self.weight = self._noise_weight(data, valid)
+        self.weighted = self.weight * data
+        self._set_domain(valid, cuts, margin)
 
     def _shifted(self) -> tuple[torch.Tensor, list[np.ndarray | None]]:
         """The data with background, never negative; and what was below zero then, which is carried over."""
@@ -310,18 +310,29 @@ class Field:
         expected = self.blur(torch.clamp(data, min=self.sky.level).mul_(valid)).div_(self.sky.level)
         measured = self.blur(noise).div_(self.sky.variance)
         tiny = torch.finfo(torch.float32).tiny
-        return expected.div_(measured.clamp_(min=tiny)).clamp_(min=0, max=1).mul_(valid)
+        return expected.div_(measured.clamp_(min=tiny)).clamp_(min=WEIGHT_FLOOR, max=1).mul_(valid)
 
-    def _invert_exposure(self, cuts, margin) -> torch.Tensor | None:
-        """``1 / H^T w``, 0 where hardly any data see a pixel or the margin ends; `None` where it is 1 everywhere."""
+    def _set_domain(self, valid: torch.Tensor, cuts, margin: int) -> None:
+        """Find which pixels are restored, how much of its model a datum loses by the others, and ``1 / H^T w``.
+
+        With a model that is divided by ``reach``, the PSF's part inside the domain, a constant is an exact fixed
+        point although the margin is finite. The division cancels from the iteration; only the start and the
+        exposure have it.
+        """
+        self.reach = self.inverse_exposure = None
         if self.weight.min() == 1:
-            return None
-        exposure = self.blur.adjoint(self.weight)
-        inverse = torch.where(exposure > EXPOSURE_FLOOR, exposure.clamp(min=EXPOSURE_FLOOR).reciprocal_(), 0.0)
-        for shape, cut, part in zip(self.shapes, cuts, self._parts(inverse), strict=True):
+            return
+        domain = (self.blur.adjoint(valid) > SEEN).float()
+        for shape, cut, part in zip(self.shapes, cuts, self._parts(domain), strict=True):
             y, x = (_domain(n, m, c, margin) for n, m, c in zip(self.blur.shape, shape, cut, strict=True))
             part *= torch.from_numpy(np.logical_and.outer(y, x))
-        return inverse
+        self.reach = self.blur(domain).clamp_(min=0.1)
+        exposure = self.blur.adjoint(self.weight / self.reach)
+        self.inverse_exposure = domain.div_(exposure.clamp_(min=1e-2 * SEEN * WEIGHT_FLOOR))
+
+    def start(self, weighted: torch.Tensor) -> torch.Tensor:
+        """The first iteration's estimate: the model of a constant is known, so it takes one convolution."""
+        return self.correction(weighted if self.reach is None else weighted / self.reach)
 
     def correction(self, ratio: torch.Tensor) -> torch.Tensor:
         """``H^T ratio / H^T w``; zero where hardly any data see a pixel."""
@@ -406,8 +417,13 @@ def halo_width(psf: np.ndarray, iterations: int, acceleration=None) -> int:
     the iterations. Measured for Gaussians and Moffats of 2 to 9 pixels and 10 to 100 iterations, in the worst case
     (faint sources in noise); around bright ones the agreement is better.
     """
-    plain = iterations if acceleration is None else max(iterations**2 / 5.5, 1)
-    return int(np.ceil(max(7 * profile_width(psf) * (plain / 30) ** 0.125, effective_radius(psf, 1e-5))))
+    if acceleration is None:
+        plain, reach = iterations, 1.0
+    else:
+        plain, reach = max(iterations**2 / 5.5, 1.0), 1.25
+    width = profile_width(psf)
+    width *= (6.6 + 0.07 * width) * reach * (plain / 30) ** 0.125
+    return int(np.ceil(max(width, effective_radius(psf, 1e-5))))
 
 
 def _checked_psf(observation: Observation) -> np.ndarray:

@@ -16,6 +16,11 @@ __all__ = ["Symmetric", "monotone"]
 # A source's own segment never has a template below this part of the noise, so that no detected light is left over.
 _FLOOR = 1e-3
 
+START = 1
+BR = 'peak'
+EVERY = 0
+HOOK = lambda t, *a: t
+MIX = lambda a,b: b
 # A template that changes by less than this part of its flux has settled.
 _SETTLED = 1e-3
 
@@ -103,6 +108,20 @@ class Symmetric:
         """Alternate between sharing the image and making templates of the shares."""
         make = [_Maker(source, noise, valid, found.labels) for source in sources]
         templates = [m(image[s.box], self.tolerance) for m, s in zip(make, sources, strict=True)]
+        if self.iterations and START:
+            peak = np.array([0.0] + [t.sum(axis=0).max() if BR == 'peak' else t.sum() for t in templates])
+            number = np.zeros(len(sources) + 1, int)
+            for k, so in enumerate(sources):
+                number[so.number] = k + 1
+            owned = np.zeros(image.shape)
+            for source, template in zip(sources, templates, strict=True):
+                mine = found.labels[source.box[1:]] == source.number
+                owned[source.box] += template * mine
+            templates = [
+                m(image[s.box] - RULE(peak[number[found.labels[s.box[1:]]]], peak[k+1]) * owned[s.box] * (found.labels[s.box[1:]] != s.number), self.tolerance)
+                for k, (m, s) in enumerate(zip(make, sources, strict=True))
+            ]
+        templates = HOOK(templates, sources, image, noise)
         total = np.zeros(image.shape)
         for source, template in zip(sources, templates, strict=True):
             total[source.box] += template
@@ -125,6 +144,12 @@ class Symmetric:
             active = still
             if not active:
                 break
+            if EVERY and (_ + 1) % EVERY == 0 and _ < 20:
+                templates = HOOK(templates, sources, image, noise)
+                total = np.zeros(image.shape)
+                for source, template in zip(sources, templates, strict=True):
+                    total[source.box] += template
+                active = range(len(sources))
         return templates
 
 
@@ -259,7 +284,8 @@ def _rays(radius):
         # Along the ring's side the ray moves in by (r - 1) / r; across it, by one pixel.
         y, x = dy * (r - 1) / r, dx * (r - 1) / r
         y0, x0 = np.trunc(y).astype(np.intp), np.trunc(x).astype(np.intp)
-        weight = np.maximum(np.abs(y - y0), np.abs(x - x0))
+        # Never quite 0: an unknown value, infinite, times 0 would be no number.
+        weight = np.maximum(np.maximum(np.abs(y - y0), np.abs(x - x0)), 1e-300)
         y1 = y0 + (np.sign(dy) * (np.abs(y - y0) > 1e-9)).astype(np.intp)
         x1 = x0 + (np.sign(dx) * (np.abs(x - x0) > 1e-9)).astype(np.intp)
 

@@ -11,9 +11,9 @@ from astrogan.backends.classic._linear import (
     FiniteFilter,
     Spectrum,
     band_info,
+    best_balance,
     fast_length,
     fill,
-    grid_minimum,
     laplacian_symbol,
     level_of,
     need_psf,
@@ -26,9 +26,6 @@ from astrogan.backends.classic._linear import (
 from astrogan.exceptions import InputError
 
 __all__ = ["Wiener", "wiener_filter"]
-
-_GRID = np.linspace(-6, 4, 81)
-"""log10 of the balances that "auto" tries."""
 
 _MAX_RADIUS = 128
 
@@ -153,15 +150,11 @@ class Wiener:
 
     def _choose(self, observation, band, kernel):
         valid = observation.valid[band]
+        if not valid.any():
+            return 1.0
         plane = fill(observation.data[band], valid)
-        noise = float(variance_plane(observation, band)[valid].mean(dtype=np.float64)) if valid.any() else 0.0
-        spectrum = Spectrum(plane - level_of(plane, valid), kernel)
-        if len(spectrum.count) == 0 or not spectrum.power.any():
-            return float(10 ** _GRID[-1])
-        penalty = spectrum.laplacian ** (self.slope / 2)
-        gain = spectrum.transfer / (spectrum.transfer + np.multiply.outer(10**_GRID, penalty))
-        risk = (spectrum.power * (1 - gain) ** 2 + 2 * noise * gain) @ spectrum.count
-        return float(10 ** grid_minimum(risk, _GRID))
+        noise = float(variance_plane(observation, band)[valid].mean(dtype=np.float64))
+        return best_balance(Spectrum(plane - level_of(plane, valid), kernel), noise, self.slope)[0]
 
 
 def apply_filters(filters, observation):

@@ -1,0 +1,270 @@
+"""FITS headers that are safe to keep and to write, and the units that real files name."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import unicodedata
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from astrogan.exceptions import UnitError
+
+__all__ = ["parse_unit", "quiet", "safe_header", "unit_text"]
+
+logger = logging.getLogger("astrogan")
+
+# Keywords that describe how one file stores its pixels; they are wrong in any other file.
+_STRUCTURAL = re.compile(
+    r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|TFIELDS|NEXTEND|INHERIT"
+    r"|EXTNAME|EXTVER|EXTLEVEL|BSCALE|BZERO|BLANK|BUNIT|DATAMIN|DATAMAX|CHECKSUM|DATASUM|END"
+    r"|Z(SIMPLE|TENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TILE\d+|CMPTYPE|NAME\d+|VAL\d+|QUANTIZ|DITHER0|BLANK"
+    r"|SCALE|ZERO|IMAGE|BLOCKED|HECKSUM|DATASUM))"
+)
+
+# Keywords of a WCS, the alternate ones (CTYPE1A) included. They live in the image's ``wcs``, and only there: a second
+# set in ``meta`` would be out of date after the first cut-out.
+_WCS = re.compile(
+    r"(WCSAXES|WCSNAME|LONPOLE|LATPOLE|RADESYS|EQUINOX)[A-Z]?"
+    r"|RADECSYS"
+    r"|(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CRDER|CSYER|CNAME|CROTA)\d{1,2}[A-Z]?"
+    r"|(CD|PC|PV|PS)\d{1,2}_\d{1,3}[A-Z]?|PC\d{6}"
+    r"|(A|B|AP|BP)_(ORDER|DMAX|\d{1,2}_\d{1,2})"
+    r"|(CPDIS|CPERR|CQDIS|CQERR|DP|DQ|D2IMDIS|D2IMERR|D2IM)\d(\.\w+)*|D2IMEXT|DVERR|AXISCORR"
+)
+
+_PLAIN_KEY = re.compile(r"[A-Z0-9_-]{1,8}")
+_COMMENTARY = ("COMMENT", "HISTORY", "")
+
+# Changing the warning filters is a matter of the whole process, so one thread at a time does it.
+_FILTERS = threading.RLock()
+
+
+@contextlib.contextmanager
+def quiet():
+    """No warnings from inside: astropy speaks about every oddity of a header, and a file has many."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# ---- headers -----------------------------------------------------------------------------------------------------
+
+
+def safe_header(meta, *, keep_wcs=False):
+    """A FITS header that can be written, read and copied without an error or a warning.
+
+    Parameters
+    ----------
+    meta : mapping or `astropy.io.fits.Header` or None
+        Left as it is. Structural and WCS keywords are dropped; values that FITS cannot hold (NaN, infinity, arrays,
+        dictionaries) become text; other scripts become ASCII; keys that FITS does not know become HIERARCH ones; what
+        cannot be saved in any form is dropped and said in the log at the level DEBUG. HISTORY and COMMENT are kept.
+    keep_wcs : bool
+        Whether WCS keywords stay.
+
+    Returns
+    -------
+    `astropy.io.fits.Header`
+
+    Examples
+    --------
+    >>> from astrogan.image._headers import safe_header
+    >>> header = safe_header({"SEEING": float("nan"), "observer's note": "naïve", "HISTORY": ["one", "two"]})
+    >>> header["SEEING"], header["observer's note"], len(header["HISTORY"])
+    ('nan', 'naive', 2)
+    """
+    from astropy.io import fits
+
+    header = fits.Header()
+    with quiet():
+        for key, value, comment in _entries(meta):
+            name = _ascii(key).strip().upper()
+            if _STRUCTURAL.fullmatch(name) or (_WCS.fullmatch(name) and not keep_wcs):
+                continue
+            if name in _COMMENTARY:
+                for line in _ascii(value, lines=True):
+                    header.append(fits.Card(name, line), end=True)
+                continue
+            card = _card(fits, name, _ascii(key).strip(), value, _ascii(comment))
+            if card is None:
+                logger.debug("header keyword %r cannot be kept in FITS: %.60r", key, value)
+            else:
+                header.append(card, end=True)
+    return header
+
+
+def _entries(meta):
+    """(key, value, comment) of a header or a mapping, one for each line of HISTORY."""
+    if meta is None:
+        return
+    if hasattr(meta, "cards"):
+        for card in meta.cards:
+            try:
+                yield card.keyword, card.value, card.comment
+            except Exception as error:
+                logger.debug("a header card cannot be read: %s", error)
+        return
+    for key, value in meta.items():
+        if hasattr(value, "cards"):  # NDData often keeps the file's header as an entry
+            yield from _entries(value)
+        elif str(key).upper() in _COMMENTARY and not isinstance(value, str | bytes) and np.iterable(value):
+            yield from ((key, line, "") for line in value)
+        elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str):
+            yield key, *value  # (value, comment), as Header takes it
+        else:
+            yield key, value, ""
+
+
+def _card(fits, name, key, value, comment):
+    """The first form of the entry that FITS takes, or `None`."""
+    value = _fits_value(value)
+    if not name:
+        return None
+    plain = _PLAIN_KEY.fullmatch(name)
+    short = value[:60] if isinstance(value, str) else value
+    for text, note in ((value, comment), (value, ""), (short, ""), (str(short)[:30], "")):
+        card = fits.Card(name if plain else f"HIERARCH {key}", text, note)
+        try:
+            card.verify("exception")
+            # A card that does not come back from its own text would not come back from a file.
+            back = fits.Card.fromstring(str(card))
+            if back.keyword.upper() == name and isinstance(back.value, type(card.value)):
+                return card
+        except Exception as error:
+            logger.debug("header keyword %r: %s", key, error)
+    return None
+
+
+def _fits_value(value):
+    """A number, boolean, ASCII text or `None`, near enough to ``value``."""
+    from astropy.io.fits.card import Undefined
+
+    if value is None or isinstance(value, Undefined):
+        return None
+    if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0 and getattr(value, "unit", None) is None:
+        value = value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else str(value)
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    if isinstance(value, complex):
+        return value if np.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "ignore")
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{k}={v}" for k, v in value.items())
+    elif isinstance(value, np.ndarray) and value.size > 16:
+        value = f"array of shape {value.shape}"
+    return _ascii(value)
+
+
+def _ascii(value, lines=False):
+    """Printable ASCII; letters lose their accents, other characters go. With ``lines``, a list of lines."""
+    text = unicodedata.normalize("NFKD", str(value)).encode("ascii", "ignore").decode()
+    if lines:
+        return ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines() or [""]]
+    return "".join(c if c.isprintable() else " " for c in text).rstrip()
+
+
+# ---- units -------------------------------------------------------------------------------------------------------
+
+_ALIASES = {
+    "adu": "adu",
+    "adus": "adu",
+    "ang": "Angstrom",
+    "angstrom": "Angstrom",
+    "angstroms": "Angstrom",
+    "cnts": "ct",
+    "count": "ct",
+    "counts": "ct",
+    "cps": "ct s-1",
+    "cts": "ct",
+    "dimensionless": "",
+    "dn": "DN",
+    "e": "electron",
+    "e-": "electron",
+    "elec": "electron",
+    "electron": "electron",
+    "electrons": "electron",
+    "jansky": "Jy",
+    "janskys": "Jy",
+    "jy": "Jy",
+    "maggies": "mgy",
+    "maggy": "mgy",
+    "nanomaggie": "nmgy",
+    "nanomaggies": "nmgy",
+    "nanomaggy": "nmgy",
+    "nmaggies": "nmgy",
+    "nmaggy": "nmgy",
+    "nmgy": "nmgy",
+    "photons": "ph",
+    "pixel": "pix",
+    "pixels": "pix",
+    "sec": "s",
+    "second": "s",
+    "seconds": "s",
+    "unitless": "",
+}
+
+# "e-" only where no digit follows (1e-17), and no letter that belongs to a number (1E-17).
+_WORD = re.compile(r"(?<![\w.])(?:e-(?!\d)|[A-Za-z]+)(?![A-Za-z])")
+
+
+def parse_unit(text):
+    """The unit that a BUNIT, a command line or a user names.
+
+    Parameters
+    ----------
+    text : str or `~astropy.units.Unit`
+        In any of astropy's formats, or one of the spellings of the field: nanomaggies, counts, ADU, DN/sec, e-/s,
+        ELECTRONS/S, 1E-17 erg/s/cm2/A, in which A is the Angstrom, ... An empty text is dimensionless.
+
+    Returns
+    -------
+    `~astropy.units.Unit`
+
+    Raises
+    ------
+    UnitError
+        If it is none that astropy knows.
+
+    Examples
+    --------
+    >>> from astrogan.image._headers import parse_unit
+    >>> parse_unit("nanomaggies"), parse_unit("e-/s"), parse_unit("erg/s/cm2/A")
+    (Unit("nmgy"), Unit("electron / s"), Unit("erg / (Angstrom s cm2)"))
+    """
+    from astropy import units as u
+
+    if not isinstance(text, str):
+        try:
+            return u.Unit(text)
+        except (TypeError, ValueError) as error:
+            raise UnitError(f"unit={text!r} is no unit; give one such as 'adu', 'electron' or 'nmgy'") from error
+    wanted = " ".join(text.split())
+    if "erg" in wanted:
+        wanted = re.sub(r"(?<![A-Za-z])(A|AA)(?![A-Za-z])", "Angstrom", wanted)
+    spelled = _WORD.sub(lambda match: _ALIASES.get(match[0].lower(), match[0]), wanted)
+    with quiet():
+        for candidate in (wanted, spelled):
+            with contextlib.suppress(TypeError, ValueError):
+                return u.Unit(candidate)
+    raise UnitError(f"unit={text!r} is not known to astropy.units; give one such as 'adu', 'electron' or 'nmgy'")
+
+
+def unit_text(unit):
+    """How to write a unit into BUNIT: in FITS' own spelling where that says the same."""
+    from astropy import units as u
+
+    with quiet(), contextlib.suppress(ValueError, TypeError):
+        text = unit.to_string("fits")
+        if u.Unit(text) == unit:
+            return text
+    return unit.to_string()

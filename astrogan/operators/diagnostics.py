@@ -1,0 +1,220 @@
+"""Does a restored image, seen through the PSF again, agree with what was observed?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import fft, ndimage, stats
+
+from astrogan.api import Observation
+from astrogan.exceptions import InputError
+
+__all__ = ["Diagnostics", "diagnose"]
+
+_SMOOTHING = 2.0
+_IMPROBABLE = 1e-5
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """The reconvolution check of a restored image.
+
+    Attributes
+    ----------
+    residual : `numpy.ndarray`
+        (PSF (*) restored - observed) / sigma, shape (band, y, x); 0 where a pixel is invalid.
+    chi2 : `numpy.ndarray`
+        Local reduced chi^2: the squared residual averaged over valid pixels with a Gaussian of 2 pixels, (band, y, x); NaN
+        where no valid pixel is near.
+    reduced_chi2 : float
+        Mean squared residual of all valid pixels further than ``border`` from the edge; near 1 for an image that fits. A
+        little less is expected (what was fitted to the noise), much less means that noise was fitted or that the
+        variance is too large. NaN where there is no such pixel.
+    reduced_chi2_per_band : tuple of float
+        The same for each band.
+    flags : `numpy.ndarray` of bool
+        Where ``chi2`` is above ``threshold``, (band, y, x).
+    threshold : float
+        Local reduced chi^2 that noise alone exceeds with a probability of 1e-5 (chi^2 distribution with the smoothing's
+        effective number of pixels, 50).
+    border : int
+        Pixels along the edges left out of the totals and the flags: the radius of the PSF.
+    bands : tuple of str
+        Names of the bands.
+    out_of_range : float, optional
+        How far the image lies outside what a learned method was trained on; `None` for classic methods.
+    variance_estimated : bool
+        The observation had no variance; a robust constant one a band was taken from its own pixel-to-pixel scatter.
+
+    Notes
+    -----
+    This finds what contradicts the data: lost or invented flux, wrong PSFs, ringing on bright stars. It cannot find
+    invention that the PSF hides: any structure finer than the PSF passes may be added without a change of the
+    residual. A low chi^2 is necessary for a good restoration, never sufficient.
+    """
+
+    residual: np.ndarray
+    chi2: np.ndarray
+    reduced_chi2: float
+    reduced_chi2_per_band: tuple[float, ...]
+    flags: np.ndarray
+    threshold: float
+    border: int
+    bands: tuple[str, ...] = field(default=())
+    out_of_range: float | None = None
+    variance_estimated: bool = False
+
+    def summary(self) -> str:
+        """A line or two: total, per band, part of the pixels flagged."""
+        text = f"reduced chi2 {self.reduced_chi2:.3f}"
+        if len(self.bands) > 1:
+            each = zip(self.bands, self.reduced_chi2_per_band, strict=True)
+            text += " (" + ", ".join(f"{band} {value:.3f}" for band, value in each) + ")"
+        text += f"; {100 * self.flags.mean():.2f} % of the pixels above local chi2 {self.threshold:.2f}"
+        if self.variance_estimated:
+            text += "; noise estimated from the image"
+        if self.out_of_range is not None:
+            text += f"; out of range {self.out_of_range:.2f}"
+        return text
+
+    def __str__(self):
+        return self.summary()
+
+    def _repr_html_(self):
+        rows = zip(self.bands, self.reduced_chi2_per_band, self.flags.mean(axis=(1, 2)), strict=True)
+        cells = "".join(f"<tr><td>{_escaped(b)}</td><td>{c:.3f}</td><td>{100 * f:.2f} %</td></tr>" for b, c, f in rows)
+        head = "<tr><th>band</th><th>reduced chi<sup>2</sup></th><th>flagged</th></tr>"
+        return f"<table>{head}{cells}</table><p>{_escaped(self.summary())}</p>"
+
+
+def _escaped(text):
+    from html import escape
+
+    return escape(str(text))
+
+
+def diagnose(observed: Observation, restored, psf=None) -> Diagnostics:
+    """Convolve a restored image with the PSF and compare it with the observation.
+
+    Parameters
+    ----------
+    observed : `~astrogan.api.Observation`
+        What the restoration started from. Without a variance, the noise of each band is taken as constant and measured
+        as the robust scatter of mixed second differences.
+    restored : array_like
+        The restored image, (band, y, x), in the observation's unit.
+    psf : array_like, optional
+        (band, k, k) or (k, k). Default: the observation's; without that, none (the image was denoised only).
+
+    Returns
+    -------
+    Diagnostics
+        Maps and totals.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, ``restored`` is not finite in a valid pixel, or a band without variance shows no noise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.api import Observation
+    >>> sky = np.random.default_rng(3).normal(size=(1, 64, 64))
+    >>> observed = Observation(sky, variance=np.ones_like(sky))
+    >>> report = diagnose(observed, np.zeros_like(sky))
+    >>> bool(abs(report.reduced_chi2 - 1) < 0.1), bool(report.flags.any())
+    (True, False)
+    """
+    data, valid = observed.data, observed.valid
+    restored = np.asarray(restored, np.float64)
+    if restored.shape != data.shape:
+        raise InputError(f"restored has shape {restored.shape}; it must be that of the observation, {data.shape}")
+    if not np.isfinite(restored[valid]).all():
+        raise InputError("restored holds NaN or inf in valid pixels; mask them in the observation first")
+    psf = _kernels(observed.psf if psf is None else psf, len(data))
+    variance, estimated = _variance(observed)
+
+    residual = np.zeros(data.shape)
+    for band, plane in enumerate(np.where(np.isfinite(restored), restored, 0)):
+        seen = plane if psf is None else _convolve(plane, psf[band])
+        np.divide(seen - data[band], np.sqrt(variance[band]), out=residual[band], where=valid[band])
+
+    chi2, threshold = _local_chi2(residual, valid)
+    border = 0 if psf is None else psf.shape[-1] // 2
+    inside = np.zeros(data.shape, bool)
+    inside[:, border : data.shape[1] - border, border : data.shape[2] - border] = True
+    inside &= valid
+    with np.errstate(invalid="ignore"):
+        flags = inside & (chi2 > threshold)
+    return Diagnostics(
+        residual=residual.astype(np.float32),
+        chi2=chi2.astype(np.float32),
+        reduced_chi2=_mean(residual[inside] ** 2),
+        reduced_chi2_per_band=tuple(_mean(r[i] ** 2) for r, i in zip(residual, inside, strict=True)),
+        flags=flags,
+        threshold=threshold,
+        border=border,
+        bands=observed.bands,
+        variance_estimated=estimated,
+    )
+
+
+def _mean(values):
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _kernels(psf, n_bands):
+    """(band, k, k) float64 of sum one, or None."""
+    if psf is None:
+        return None
+    psf = np.asarray(psf, np.float64)
+    psf = np.broadcast_to(psf, (n_bands, *psf.shape)) if psf.ndim == 2 else psf
+    if psf.ndim != 3 or len(psf) != n_bands or psf.shape[1] != psf.shape[2] or psf.shape[1] % 2 == 0:
+        raise InputError(f"psf has shape {psf.shape}; it must be ({n_bands}, k, k) with k odd")
+    total = psf.sum(axis=(1, 2), keepdims=True)
+    if not (np.isfinite(total).all() and (total > 0).all()):
+        raise InputError(f"psf sums to {total.ravel()}; each band must have a positive sum")
+    return psf / total
+
+
+def _convolve(plane, kernel):
+    """Convolution with the reflecting boundary."""
+    reach = len(kernel) // 2
+    wide = np.pad(plane, reach, mode="symmetric")
+    shape = [fft.next_fast_len(n, real=True) for n in wide.shape]
+    spectrum = fft.rfft2(wide, shape) * fft.rfft2(kernel, shape)
+    rows, columns = (slice(2 * reach, 2 * reach + n) for n in plane.shape)
+    return fft.irfft2(spectrum, shape)[rows, columns]
+
+
+def _variance(observed):
+    """(variance, whether it had to be estimated)."""
+    if observed.variance is not None:
+        return observed.variance.astype(np.float64), False
+    variance = np.empty(observed.shape)
+    for band, (plane, valid) in enumerate(zip(observed.data, observed.valid, strict=True)):
+        kept, scale = np.where(valid, plane.astype(np.float64), np.nan), 1.0
+        for axis in (0, 1):
+            if kept.shape[axis] > 1:
+                kept = np.diff(kept, axis=axis)
+                scale /= np.sqrt(2)
+        seen = np.isfinite(kept)
+        sigma = scale * stats.median_abs_deviation(kept[seen], scale="normal") if seen.any() and scale < 1 else 0.0
+        if not sigma > 0:
+            raise InputError(
+                f"variance=None and band {observed.bands[band]!r} shows no noise to estimate it from; give an uncertainty"
+            )
+        variance[band] = sigma**2
+    return variance, True
+
+
+def _local_chi2(residual, valid):
+    """(Gaussian mean of the squared residual over valid pixels, its threshold)."""
+    width = (0, _SMOOTHING, _SMOOTHING)
+    total = ndimage.gaussian_filter(residual**2, width, mode="reflect")
+    weight = ndimage.gaussian_filter(valid.astype(np.float64), width, mode="reflect")
+    chi2 = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 1e-6)
+    pixels = 4 * np.pi * _SMOOTHING**2
+    return chi2, float(stats.chi2.isf(_IMPROBABLE, pixels) / pixels)

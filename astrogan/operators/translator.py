@@ -1,0 +1,524 @@
+"""`Translator`: an image as another survey, or another image's instrument, would have seen it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from astrogan.api import Target
+from astrogan.exceptions import InputError, PSFError, UnitError, WCSError
+from astrogan.image.finish import finish
+from astrogan.image.prepare import prepare
+from astrogan.image.wcs import (
+    celestial,
+    local_scale,
+    pixel_corners,
+    pixel_mapping,
+    replace_celestial,
+    rescale_wcs,
+    wcs_from_header,
+)
+from astrogan.operators.base import Operator, as_generator
+
+__all__ = ["TargetSpec", "Translator"]
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What a translated image is to look like. Whatever is left out stays as the image has it.
+
+    Parameters
+    ----------
+    wcs : `~astropy.wcs.WCS`, optional
+        The grid on the sky. It needs a size: ``shape``, or its own ``array_shape``.
+    pixel_scale : float or `~astropy.units.Quantity`, optional
+        Arcsec per pixel, for a grid with the image's centre and orientation. Without ``wcs`` only.
+    shape : tuple of int, optional
+        (y, x) of the result. Default: what covers the image.
+    psf : optional
+        In any form that `~astrogan.image.psf.as_psf` takes, on the target's pixels; a dict is looked up by band.
+    noise : float, `~astropy.units.Quantity`, sequence or dict, optional
+        Standard deviation of the background in a pixel of the target, for all bands, one per band, or by band; plain
+        numbers are in the image's unit.
+    name : str, optional
+        For provenance.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from astrogan.operators.translator import TargetSpec
+    >>> TargetSpec(pixel_scale=0.396, psf=1.32 * u.arcsec, noise=0.028 * u.Unit("nmgy"), name="SDSS r")
+    TargetSpec(pixel_scale=0.396, psf=<Quantity 1.32 arcsec>, noise=<Quantity 0.028 nmgy>, name='SDSS r')
+    """
+
+    wcs: Any = None
+    pixel_scale: Any = None
+    shape: tuple[int, int] | None = None
+    psf: Any = None
+    noise: Any = None
+    name: str = ""
+
+    def __post_init__(self):
+        if self.wcs is not None and self.pixel_scale is not None:
+            raise InputError(f"pixel_scale={self.pixel_scale!r} must be None when wcs is given; the WCS has its own")
+        if self.wcs is not None and celestial(self.wcs) is None:
+            raise WCSError("wcs of the target has no celestial axes; give a celestial one, or pixel_scale=")
+        if self.shape is not None:
+            shape = tuple(self.shape)[-2:] if np.iterable(self.shape) else ()
+            if len(shape) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in shape):
+                raise InputError(f"shape={self.shape!r} must be two positive integers, (y, x)")
+            object.__setattr__(self, "shape", tuple(int(n) for n in shape))
+        if self.pixel_scale is not None:
+            object.__setattr__(self, "pixel_scale", _arcsec(self.pixel_scale))
+
+    def __repr__(self):
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        given = {name: value for name, value in given.items() if value is not None and name != "wcs"}
+        text = [f"{name}={value!r}" for name, value in given.items() if not (name == "name" and not value)]
+        return f"TargetSpec({', '.join(['wcs=...'] * (self.wcs is not None) + text)})"
+
+
+class Translator(Operator):
+    """Translate images from one survey to another: pixels, PSF and noise.
+
+    Parameters
+    ----------
+    backend : str or object, optional
+        A name from ``list_backends("translator")``, ``"distribution:name"``, or an instance.
+    target : str, path, `~astropy.wcs.WCS`, tuple, `~astropy.nddata.NDData` or `TargetSpec`
+        - the name of a survey (``"sdss"``, ``"cfhtls"``, ...; `astrogan.simulate.surveys`), or a survey object: its
+          pixel scale, PSF and noise by band;
+        - an image or its path: its grid, PSF (its own, its header's, or from its stars) and background noise;
+        - a WCS with its size (``array_shape``), a FITS header, or ``(wcs, shape)``: that grid, the image's own PSF;
+        - `TargetSpec`: any of these by hand.
+    psf : optional
+        PSF of the images, in any form that `~astrogan.image.psf.as_psf` takes. Default: the image's own, its
+        header's, or, where the target has a PSF, one built from its stars.
+    bands : str or sequence of str, optional
+        Names of the images' bands in the target, where they cannot be told from the image, e.g. ``"r"``.
+    zero_point : float, sequence or dict, optional
+        AB magnitude of one unit of the images' flux, by band where it differs; needed for a target whose noise is
+        known in physical units where the images' unit does not say.
+    **options
+        For the backend, e.g. ``resampling="exact"``.
+
+    Raises
+    ------
+    InputError
+        If the target cannot be understood, or an option is unknown or out of range.
+
+    Notes
+    -----
+    A target that is only a pixel scale (a survey) gives a grid with the image's centre and orientation that covers
+    the image. Between two grids with WCSs every output pixel goes through the sky, so that rotation, reflection and
+    distortion need no thought. Fluxes are per pixel and are multiplied by the ratio of the pixels' areas, except
+    where the unit says that they are surface brightnesses (per steradian or square arcsec).
+
+    Pixels that are not wholly inside the image, or in which invalid ones count, are masked. Where the target is
+    sharper than the image, see the backend's documentation for what it does about the PSF; a network that sharpens
+    draws on its prior.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from astrogan import Translator
+    >>> from astrogan.operators.translator import TargetSpec
+    >>> image = CCDData(np.pad(np.ones((1, 1)), 30), unit="nmgy")
+    >>> translate = Translator(target=TargetSpec(pixel_scale=0.4, psf=4.0), psf=3.0)
+    >>> translated = translate(image, pixel_scale=0.2)
+    >>> translated.shape, round(float(translated.data.sum()), 3)
+    ((31, 31), 1.0)
+    """
+
+    role = "translator"
+    operation = "translate"
+
+    def __init__(self, backend="psf-matching", *, target, psf=None, bands=None, zero_point=None, **options):
+        super().__init__(backend, **options)
+        self.target = _spec_of(target)
+        self.psf = psf
+        self.bands = (bands,) if isinstance(bands, str) else None if bands is None else tuple(map(str, bands))
+        self.zero_point = zero_point
+
+    def __call__(self, image, *, psf=None, n_samples=1, rng=0, **reading):
+        """Translate one image.
+
+        Parameters
+        ----------
+        image : path, `~astropy.nddata.NDData`, list or dict
+            2-D, or 3-D with axes (band, y, x), or equal-shaped 2-D ones, one a band. Never changed.
+        psf : optional
+            Overrides the operator's.
+        n_samples : int
+            Number of results, each with noise (or with what else the backend draws) of its own.
+        rng : int or `numpy.random.Generator`
+            For that noise.
+        **reading
+            ``unit``, ``hdu``, ``uncertainty``, ``uncertainty_type``, ``mask``, ``saturation``, ``pixel_scale``,
+            ``max_pixels``: see `~astrogan.image.prepare.prepare`.
+
+        Returns
+        -------
+        Same form as ``image`` (a path gives `~astropy.nddata.CCDData`), or a list of ``n_samples`` of them
+            In the image's unit, on the target's grid and with its WCS. Its uncertainty is what the method gives, or
+            `None`.
+
+        Raises
+        ------
+        WCSError
+            If the target is a WCS and the image has none, or they do not overlap.
+        UnitError
+            If the target's noise does not convert to the image's unit.
+        InputError, PSFError, ImageReadError
+            If the image cannot be used; the message names the argument, its value and the remedy.
+        BackendError
+            If the backend breaks its contract.
+        """
+        if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
+            raise InputError(f"n_samples={n_samples!r} must be a positive integer, e.g. 1")
+        seed, generator = rng, as_generator(rng)
+        prepared = prepare(
+            image,
+            psf=self.psf if psf is None else psf,
+            needs_psf=self._needs("psf") or (self.target.psf is not None and self._uses("match")),
+            needs_variance=self._needs("variance") or (self.target.noise is not None and self._uses("noise")),
+            **reading,
+        )
+        self._check_size(prepared.observation.shape)
+        target, wcs = _target(self.target, prepared, self._band_names(prepared), self.zero_point)
+        if n_samples == 1:
+            return self._one(prepared, target, wcs, generator, seed)
+        return [self._one(prepared, target, wcs, child, seed) for child in generator.spawn(int(n_samples))]
+
+    def _one(self, prepared, target, wcs, rng, seed):
+        estimate = self._run(self.backend, prepared.observation, target, rng=rng)
+        self._check_estimate(estimate, (len(prepared.observation.data), *target.shape))
+        had = prepared.had_uncertainty
+        # A variance that was estimated here only served to find how much noise to add.
+        variance = estimate.variance if had else None
+        self._warn_no_uncertainty(had, variance)
+        data = estimate.data
+        if _is_surface_brightness(prepared.unit):
+            area = _areas(target)
+            data = np.asarray(data) / area
+            variance = None if variance is None else np.asarray(variance) / area**2
+        info = dict(estimate.info or {})
+        matched = target.psf is not None and self._uses("match") and not info.get("unmatched")
+        notes = self._notes(seed, info) | {"AGTARGET": self.target.name or "grid given"}
+        if target.pixel_scale is not None and wcs is None:
+            notes["PIXSCALE"] = float(target.pixel_scale)
+        return finish(
+            prepared.replace(meta=tuple(_without_psf_keywords(meta, matched) for meta in prepared.meta)),
+            data,
+            variance=variance,
+            mask=np.zeros(np.shape(data), bool) if estimate.flags is None else estimate.flags,
+            wcs=wcs,
+            psf=target.psf if matched else None,
+            operation=self.operation,
+            notes=notes,
+        )
+
+    def _uses(self, option):
+        """Whether the backend's switch of that name is on; backends without one are taken to use what they get."""
+        return bool(getattr(self.backend, option, True))
+
+    def _band_names(self, prepared):
+        bands = prepared.observation.bands if self.bands is None else self.bands
+        if len(bands) != len(prepared.observation.data):
+            raise InputError(
+                f"bands={self.bands!r} names {len(bands)} bands; the image has {len(prepared.observation.data)}"
+            )
+        return bands
+
+
+# ------------------------------------------------------------------------------------------------ what the target is
+
+
+def _spec_of(target):
+    """Any form of target as a `TargetSpec`."""
+    from astropy.io.fits import Header
+    from astropy.nddata import NDData
+    from astropy.wcs.wcsapi import BaseHighLevelWCS, BaseLowLevelWCS
+
+    if isinstance(target, TargetSpec):
+        return target
+    if isinstance(target, str) and not _looks_like_path(target):
+        from astrogan.simulate.surveys import get_survey
+
+        return _spec_of_survey(get_survey(target))
+    if isinstance(target, Header):
+        wcs = wcs_from_header(target, naxis=2)
+        if wcs is None:
+            raise WCSError("target is a header without a celestial WCS")
+        return _sized(wcs, None)
+    if isinstance(target, BaseLowLevelWCS | BaseHighLevelWCS):
+        return _sized(target, None)
+    if isinstance(target, tuple) and len(target) == 2 and isinstance(target[0], BaseLowLevelWCS | BaseHighLevelWCS):
+        return _sized(*target)
+    if isinstance(target, str | os.PathLike | NDData | list | tuple | Mapping):
+        return _spec_of_image(target)
+    if hasattr(target, "pixel_scale") and hasattr(target, "bands"):
+        return _spec_of_survey(target)
+    raise InputError(
+        f"target={target!r} is not understood; give a survey's name, a WCS with its shape, an image or its path, "
+        "or a TargetSpec"
+    )
+
+
+def _looks_like_path(text):
+    return os.path.exists(text) or os.sep in text or re.search(r"\.(fits?|fz|gz|bz2|fit\.fz)$", text.lower())
+
+
+def _sized(wcs, shape):
+    sky = celestial(wcs)
+    if sky is None:
+        raise WCSError("target is a WCS without celestial axes; give a celestial one, or TargetSpec(pixel_scale=...)")
+    shape = sky.array_shape if shape is None else shape
+    if shape is None or None in tuple(shape):
+        raise InputError("target is a WCS without a size; give (wcs, (y, x)), or set wcs.pixel_shape = (x, y)")
+    return TargetSpec(wcs=sky, shape=tuple(shape))
+
+
+def _spec_of_image(image):
+    """Grid, PSF and background noise of a reference image."""
+    try:
+        prepared = prepare(image, needs_psf=True, needs_variance=True)
+    except PSFError:
+        prepared = prepare(image, needs_variance=True)
+    observation = prepared.observation
+    noise = [
+        float(np.sqrt(np.median(v[good]))) * prepared.scale
+        for v, good in zip(observation.variance, observation.valid, strict=True)
+    ]
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else "image"
+    return TargetSpec(
+        wcs=prepared.celestial,
+        pixel_scale=observation.pixel_scale if prepared.celestial is None else None,
+        shape=observation.shape[1:],
+        psf=prepared.psf,
+        noise=noise if prepared.unit is None else noise * prepared.unit,
+        name=os.path.basename(name),
+    )
+
+
+def _spec_of_survey(survey):
+    """Pixel scale, Moffat PSF and blank-sky noise of every filter of a survey."""
+    from astropy import units as u
+
+    from astrogan.image._psf_header import moffat_with_measured_fwhm
+
+    filters = {band: survey[band] for band in survey.bands}
+    return TargetSpec(
+        pixel_scale=survey.pixel_scale,
+        psf={band: moffat_with_measured_fwhm(f.fwhm / survey.pixel_scale) for band, f in filters.items()},
+        noise={band: f.sigma * u.Unit("nmgy") for band, f in filters.items()},
+        name=survey.name,
+    )
+
+
+# ----------------------------------------------------------------------------------- the target, for one image
+
+
+def _target(spec, prepared, bands, zero_point):
+    """The backend's `~astrogan.api.Target` and the result's WCS."""
+    observation = prepared.observation
+    shape_in = observation.shape[1:]
+    if spec.wcs is not None:
+        shape, to_input, to_output, sky = _through_the_sky(spec, prepared.celestial)
+        middle = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+        scale = local_scale(sky, *middle)
+        ratio = (scale / _scale_at(prepared.celestial, *to_input(*middle), observation.pixel_scale)) ** 2
+    else:
+        factor, scale = _factor(spec, observation)
+        shape = spec.shape or tuple(max(1, int(np.ceil(n * factor - 1e-6))) for n in shape_in)
+        to_input, to_output = _about_the_centre(factor, shape_in, shape)
+        sky = rescale_wcs(prepared.celestial, factor, shape_in, shape, anchor="centre")
+        ratio = factor**-2
+    target = Target(
+        shape=shape,
+        to_input=to_input,
+        to_output=to_output,
+        area_ratio=float(ratio),
+        pixel_scale=scale,
+        psf=_psf(spec.psf, bands, scale),
+        noise=_noise(spec, prepared, bands, zero_point, scale, ratio),
+        wcs_in=prepared.celestial,
+        wcs_out=sky,
+    )
+    return target, replace_celestial(prepared.wcs, sky)
+
+
+def _through_the_sky(spec, sky_in):
+    if sky_in is None:
+        raise WCSError(
+            "image has no celestial WCS, and target is one; give the image its WCS, or "
+            "TargetSpec(pixel_scale=...) to keep its centre and orientation"
+        )
+    sky = celestial(spec.wcs)
+    shape = spec.shape or sky.array_shape
+    if shape is None:
+        raise InputError("target: its WCS has no size; give TargetSpec(wcs=..., shape=(y, x))")
+    sky.pixel_shape = shape[::-1]
+    return shape, pixel_mapping(sky, sky_in), pixel_mapping(sky_in, sky), sky
+
+
+def _scale_at(sky, x, y, default):
+    scale = local_scale(sky, float(x), float(y)) if np.isfinite([x, y]).all() else np.nan
+    return scale if np.isfinite(scale) else default
+
+
+def _factor(spec, observation):
+    """Pixel scale of the image over that of the target, and the latter."""
+    if spec.pixel_scale is None:
+        return 1.0, observation.pixel_scale
+    if observation.pixel_scale is None:
+        raise InputError("pixel_scale=None, and the image has no WCS; give its pixel_scale= in arcsec")
+    return observation.pixel_scale / spec.pixel_scale, spec.pixel_scale
+
+
+def _about_the_centre(factor, shape_in, shape):
+    """Mappings between two grids with one centre and one orientation."""
+    centre_in, centre = ((np.array(s[::-1]) - 1) / 2 for s in (shape_in, shape))
+
+    def to_input(x, y):
+        return tuple((np.asarray(p, float) - c) / factor + b for p, c, b in zip((x, y), centre, centre_in, strict=True))
+
+    def to_output(x, y):
+        return tuple((np.asarray(p, float) - b) * factor + c for p, c, b in zip((x, y), centre, centre_in, strict=True))
+
+    return to_input, to_output
+
+
+def _psf(psf, bands, scale):
+    if psf is None:
+        return None
+    from astrogan.image.psf import as_psf
+
+    if isinstance(psf, Mapping):
+        psf = [psf[_key_of(band, psf, "psf")] for band in bands]
+    return as_psf(psf, n_bands=len(bands), pixel_scale=scale).kernels
+
+
+def _noise(spec, prepared, bands, zero_point, scale, ratio):
+    """The target's noise in the observation's flux, (band,)."""
+    if spec.noise is None:
+        return None
+    noise = spec.noise
+    if isinstance(noise, Mapping):
+        noise = [noise[_key_of(band, noise, "noise")] for band in bands]
+    elif np.ndim(noise) == 0:
+        noise = [noise] * len(bands)
+    if len(noise) != len(bands):
+        raise InputError(f"noise of the target has {len(noise)} values; the image has {len(bands)} bands")
+    values = []
+    for number, (value, band) in enumerate(zip(noise, bands, strict=True)):
+        if hasattr(value, "unit"):
+            value = _in_unit(value, prepared.unit, _of_band(zero_point, number, band), spec, scale)
+        if not (np.isfinite(value) and value >= 0):
+            raise InputError(f"noise={value!r} of the target must be zero or positive")
+        values.append(float(value))
+    values = np.array(values) / prepared.scale
+    # A backend reckons in flux a pixel; for surface brightnesses its flux is per area of an input pixel.
+    return values * ratio if _is_surface_brightness(prepared.unit) else values
+
+
+def _of_band(value, number, band):
+    if isinstance(value, Mapping):
+        return value[_key_of(band, value, "zero_point")]
+    return value[number] if np.iterable(value) else value
+
+
+def _in_unit(noise, unit, zero_point, spec, scale):
+    """A noise with a unit as a number in the image's, through AB magnitudes where need be."""
+    from astropy import units as u
+
+    ab = u.zero_point_flux(3631 * u.Jy)
+    if zero_point is not None:
+        if not np.isfinite(zero_point):
+            raise InputError(f"zero_point={zero_point!r} must be a magnitude, e.g. 22.5 for nanomaggies")
+        flux = _converted(noise, u.Unit("nmgy"), ab)
+        if flux is not None:
+            return flux * 10 ** (0.4 * (zero_point - 22.5))
+    if unit is not None:
+        wanted = unit
+        if _is_surface_brightness(unit) and scale is not None and not _is_surface_brightness(noise.unit):
+            noise = noise / (scale * u.arcsec) ** 2
+        value = _converted(noise, wanted, ab)
+        if value is not None:
+            return value
+    raise UnitError(
+        f"noise={noise} of target {spec.name!r} does not convert to the image's unit, {unit}; give zero_point=, the "
+        "AB magnitude of one unit, or TargetSpec(noise=...) in the image's unit, or noise=False to add none"
+    )
+
+
+def _converted(quantity, unit, equivalencies):
+    from astropy import units as u
+
+    try:
+        return float(quantity.to_value(unit, equivalencies))
+    except u.UnitConversionError:
+        return None
+
+
+def _is_surface_brightness(unit):
+    """Whether a unit is per solid angle."""
+    from astropy import units as u
+
+    if unit is None or not isinstance(unit, u.UnitBase):
+        return False
+    base = unit.decompose()
+    return dict(zip(base.bases, base.powers, strict=True)).get(u.rad, 0) == -2
+
+
+def _areas(target):
+    """Area of each output pixel in input pixels; 1 where there is none."""
+    area = pixel_corners(target.to_input, target.shape)[2]
+    return np.where(np.isfinite(area) & (area > 0), area, 1.0)
+
+
+def _key_of(band, mapping, what):
+    """The target's name of a band: the same but for case, or the one word of ``r.MP9601`` that is one."""
+    keys = {str(key): key for key in mapping}
+    if band in keys:
+        return keys[band]
+    folded = {key.casefold(): key for key in keys}
+    words = [word for word in re.split(r"[^A-Za-z0-9]+", band.casefold()) if word in folded]
+    if band.casefold() in folded:
+        words = [band.casefold()]
+    if len(set(words)) == 1:
+        return keys[folded[words[0]]]
+    raise InputError(
+        f"bands: the image's band {band!r} is none of the target's {what}, {', '.join(keys)}; say which with bands="
+    )
+
+
+def _arcsec(value):
+    from astropy import units as u
+
+    try:
+        arcsec = float(value.to_value(u.arcsec) if isinstance(value, u.Quantity) else value)
+    except (u.UnitConversionError, TypeError, ValueError) as error:
+        raise InputError(f"pixel_scale={value!r} must be a number of arcsec or an angle") from error
+    if not (np.isfinite(arcsec) and arcsec > 0):
+        raise InputError(f"pixel_scale={value!r} must be positive")
+    return arcsec
+
+
+def _without_psf_keywords(meta, matched):
+    """A header without what it says of the old PSF in old pixels; all of it, where the PSF has changed."""
+    from astrogan.image._psf_header import _FWHM_KEYS
+
+    stale = [key for key in meta if re.fullmatch(r"PSF_P\d+", key) or (matched and key.upper() in _FWHM_KEYS)]
+    if not stale:
+        return meta
+    out = meta.copy()
+    for key in stale:
+        del out[key]
+    return out
