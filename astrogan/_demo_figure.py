@@ -76,7 +76,10 @@ def draw_figure(run, path):
     page = _Page(width, blends + len(run.deblended) * (_EDGE + _GAP) + 0.12)
     spiral = _around_spiral(run)
     _draw_fields(page, _TOP, field_edge, run, spiral)
-    page.title("d   a spiral of the degraded image restored; below each, what is wrong with it", restorations)
+    page.title(
+        "d   a spiral of the degraded image, restored; below each, its residual from the truth at the original's seeing",
+        restorations,
+    )
     _draw_restorations(page, restorations, run, spiral, shown)
     if run.deblended and _around_blend(run) is not None:
         page.title("e   a blend of the original taken apart", blends)

@@ -404,7 +404,7 @@ def simulate(output, size, bands, seed, overwrite):
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_existing(files, overwrite)
     field = simulate_field((size, size), bands=tuple(bands.split(",")), seed=seed)
-    for path, image in zip(files, (field.images, field.truth, field.truth_sharp), strict=False):
+    for path, image in zip(files, (field.images, field.truth_images, field.truth_sharp_images), strict=False):
         _write(image, path, overwrite)
     write_table(field.catalog, files[3], overwrite=overwrite)
     click.echo(str(files[3]))

@@ -128,8 +128,8 @@ def _card(fits, name, key, value, comment):
     plain = _PLAIN_KEY.fullmatch(name)
     short = value[:60] if isinstance(value, str) else value
     for text, note in ((value, comment), (value, ""), (short, ""), (str(short)[:30], "")):
-        card = fits.Card(name if plain else f"HIERARCH {key}", text, note)
         try:
+            card = fits.Card(name if plain else f"HIERARCH {key}", text, note)
             card.verify("exception")
             # A card that does not come back from its own text would not come back from a file.
             back = fits.Card.fromstring(str(card))

@@ -19,6 +19,9 @@ _FWHM_KEYS = (
     "FWHM_PSF",
     "FWHMPSF",
     "IQFINAL",
+    "IQIMAGE",
+    "FWHMSEXT",
+    "FWHMMEAN",
     "MEANFWHM",
     "MEDFWHM",
     "FWHM_MED",
@@ -52,7 +55,7 @@ def psf_from_header(header, *, pixel_scale=None):
       pixels, of the PSF as it is on the pixels;
     - a FWHM under ``PSF_FWHM``, ``IQFINAL``, ``SEEING``, ``FWHM`` and their relatives, HIERARCH ones (``ESO QC PSF
       FWHM``) included: arcsec unless the comment speaks of pixels or degrees. It becomes a Moffat profile with
-      beta = 3 that has this FWHM on the pixels. Values outside 0.01 to 30 arcsec are no seeing and are passed over.
+      beta = 3 (or ``FWHMBETA``, as in S-PLUS) that has this FWHM on the pixels. Values outside 0.01 to 30 arcsec are no seeing and are passed over.
 
     Parameters
     ----------
@@ -77,14 +80,15 @@ def psf_from_header(header, *, pixel_scale=None):
     """
     from .psf import PSFModel
 
-    mixture = _sdss_mixture(header)
-    if mixture is not None:
-        return PSFModel(mixture[None], origin="header PSF_P*")
-    found = _fwhm_keyword(header, pixel_scale)
-    if found is None:
-        return None
-    key, fwhm = found
-    return PSFModel(moffat_with_measured_fwhm(fwhm)[None], origin=f"header {key}")
+    kernel, origin = _sdss_mixture(header), "header PSF_P*"
+    if kernel is None:
+        key, fwhm = _fwhm_keyword(header, pixel_scale)
+        if key is None:
+            return None
+        kernel, origin = moffat_with_measured_fwhm(fwhm, _beta(header)), f"header {key}"
+    model = PSFModel(kernel[None], origin=origin)
+    model._size_is_ours = True
+    return model
 
 
 def _sdss_mixture(header):
@@ -116,7 +120,7 @@ def _sdss_mixture(header):
 
 
 def _fwhm_keyword(header, pixel_scale):
-    """(keyword, FWHM in pixels) of the most trusted usable keyword, or None."""
+    """(keyword, FWHM in pixels) of the most trusted usable keyword, or (None, None)."""
     plain = {}
     for key in header:
         name = re.sub(r"[ .\-]+", "_", str(key).upper()).removeprefix("HIERARCH_")
@@ -128,7 +132,20 @@ def _fwhm_keyword(header, pixel_scale):
             fwhm = _fwhm_in_pixels(header, plain[name], pixel_scale)
             if fwhm is not None:
                 return plain[name], fwhm
-    return None
+    return None, None
+
+
+def _beta(header):
+    """The slope of a Moffat profile that some surveys give beside the FWHM, or 3."""
+    for key in header:
+        if str(key).upper().endswith("FWHMBETA"):
+            try:
+                beta = float(header[key])
+            except (TypeError, ValueError):
+                continue
+            if 1.5 <= beta <= 10:
+                return beta
+    return 3.0
 
 
 def _fwhm_in_pixels(header, key, pixel_scale):

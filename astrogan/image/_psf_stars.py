@@ -97,7 +97,9 @@ def estimate_psf(data, *, valid=None, variance=None, size=None, max_stars=100):
     kernel, n_stars = _stack(image, valid, noise, stars.brightest(int(max_stars)), fwhm, size)
     if n_stars < MIN_STARS:
         raise _too_few(n_stars, image.shape)
-    return PSFModel(kernel[None], origin=f"{n_stars} stars", n_stars=n_stars)
+    model = PSFModel(kernel[None], origin=f"{n_stars} stars", n_stars=n_stars)
+    model._size_is_ours = True
+    return model
 
 
 def _too_few(n, shape):

@@ -97,9 +97,10 @@ class DeblendResult:
     def write(self, path, overwrite=False):
         """Write everything into one FITS file.
 
-        Its HDUs: an empty primary one with astrogan's keywords, ``RESIDUAL``, ``SEGMENTATION``, ``CATALOG``, and for
-        each source ``SOURCE_<id>`` and ``MODEL_<id>``, each with its WCS; where there are any, the mask follows as
-        ``<name>_MASK`` (1 is bad) and the uncertainty as ``<name>_STD``, ``<name>_VAR`` or ``<name>_IVAR``.
+        After an empty primary HDU come ``RESIDUAL``, ``SEGMENTATION``, ``CATALOG``, and ``SOURCE_<id>`` and
+        ``MODEL_<id>`` of each source, each with its header and WCS; masks, uncertainties and PSFs follow their image as
+        ``<name>_MASK``, ``<name>_UNCERT`` and ``<name>_PSFIMAGE``, so that
+        ``read_image(path, hdu="SOURCE_1")`` gives the source back as it was.
 
         Parameters
         ----------
@@ -110,10 +111,11 @@ class DeblendResult:
         Raises
         ------
         ImageWriteError
-            If the file exists, or cannot be written.
+            If the name is not that of a FITS file, the file exists, or it cannot be written.
         """
-        from astrogan.image.write import atomic_path
+        from astrogan.image.write import _check_fits_name, atomic_path
 
+        _check_fits_name(path)
         with atomic_path(path, overwrite=overwrite) as temporary:
             _hdus(self).writeto(temporary, overwrite=True)
 
@@ -135,9 +137,10 @@ def _hdus(result):
     """All of a result as HDUs."""
     from astropy.io import fits
 
-    hdus = [fits.PrimaryHDU(header=_notes_header(result.residual.meta)), *_image_hdus("RESIDUAL", result.residual)]
-    grid = _grid_header(getattr(result.residual.wcs, "celestial", None))
-    hdus.append(fits.ImageHDU(result.segmentation, header=grid, name="SEGMENTATION"))
+    hdus = [fits.PrimaryHDU(), *_image_hdus("RESIDUAL", result.residual)]
+    grid = result.residual.wcs
+    header = None if grid is None else grid.celestial.to_header(relax=True)
+    hdus.append(fits.ImageHDU(result.segmentation, header=header, name="SEGMENTATION"))
     catalog = fits.table_to_hdu(result.catalog)
     catalog.name = "CATALOG"
     hdus.append(catalog)
@@ -148,47 +151,15 @@ def _hdus(result):
 
 
 def _image_hdus(name, image):
-    """An image's HDU, and those of its mask and uncertainty where it has them."""
+    """An image's HDU and its companions', named as `~astrogan.image.read.read_image` looks for them."""
     from astropy.io import fits
 
-    grid = _grid_header(image.wcs)
-    hdus = [fits.ImageHDU(image.data, header=grid, name=name)]
-    unit = _fits_unit(image.unit)
-    if unit:
-        hdus[0].header["BUNIT"] = unit
-    if image.mask is not None and np.any(image.mask):
-        hdus.append(fits.ImageHDU(image.mask.astype(np.uint8), header=grid, name=f"{name}_MASK"))
-    if image.uncertainty is not None:
-        kind = image.uncertainty.uncertainty_type.upper()
-        hdus.append(fits.ImageHDU(image.uncertainty.array, header=grid, name=f"{name}_{kind}"))
+    from astrogan.image.write import _hdus_of
+
+    hdus = [fits.ImageHDU(array, header=header) for header, array in _hdus_of(image, name, band=name)]
+    # The name is the source's; a band keeps the name that it came with.
+    band = image.meta.get("BAND")
+    del hdus[0].header["BAND"]
+    if band is not None:
+        hdus[0].header["BAND"] = band
     return hdus
-
-
-def _grid_header(wcs):
-    from astropy.io import fits
-
-    return fits.Header() if wcs is None else wcs.to_header(relax=True)
-
-
-def _fits_unit(unit):
-    """BUNIT's text; that of units which FITS does not know is astropy's own."""
-    if unit is None:
-        return ""
-    try:
-        return unit.to_string("fits")
-    except ValueError:
-        return str(unit)
-
-
-def _notes_header(meta):
-    """astrogan's own keywords and HISTORY, for the primary header."""
-    from astropy.io import fits
-
-    header = fits.Header()
-    for key, value in meta.items():
-        if key.startswith("AG") and isinstance(value, bool | int | float | str):
-            header[key] = value
-    history = meta.get("HISTORY") or ()
-    for line in [history] if isinstance(history, str) else history:
-        header.add_history(str(line))
-    return header

@@ -25,19 +25,18 @@ class Diagnostics:
     residual : `numpy.ndarray`
         (PSF (*) restored - observed) / sigma, shape (band, y, x); 0 where a pixel is invalid.
     chi2 : `numpy.ndarray`
-        Local reduced chi^2: the squared residual averaged over valid pixels with a Gaussian of 2 pixels, (band, y, x); NaN
-        where no valid pixel is near.
+        Local reduced chi^2: the squared residual averaged over valid pixels with a Gaussian of 2 pixels,
+        (band, y, x); NaN where no valid pixel is near.
     reduced_chi2 : float
-        Mean squared residual of all valid pixels further than ``border`` from the edge; near 1 for an image that fits. A
-        little less is expected (what was fitted to the noise), much less means that noise was fitted or that the
-        variance is too large. NaN where there is no such pixel.
+        Mean squared residual of all valid pixels further than ``border`` from the edge; near 1 for an image that
+        fits. A little less is expected, because parameters were fitted; much less means that noise was fitted or that
+        the variance is too large. NaN where there is no such pixel.
     reduced_chi2_per_band : tuple of float
         The same for each band.
     flags : `numpy.ndarray` of bool
         Where ``chi2`` is above ``threshold``, (band, y, x).
     threshold : float
-        Local reduced chi^2 that noise alone exceeds with a probability of 1e-5 (chi^2 distribution with the smoothing's
-        effective number of pixels, 50).
+        Local reduced chi^2 that Gaussian noise alone exceeds in a pixel with a probability of 1e-5.
     border : int
         Pixels along the edges left out of the totals and the flags: the radius of the PSF.
     bands : tuple of str
@@ -203,9 +202,7 @@ def _variance(observed):
         seen = np.isfinite(kept)
         sigma = scale * stats.median_abs_deviation(kept[seen], scale="normal") if seen.any() and scale < 1 else 0.0
         if not sigma > 0:
-            raise InputError(
-                f"variance=None and band {observed.bands[band]!r} shows no noise to estimate it from; give an uncertainty"
-            )
+            raise InputError(f"variance=None and band {observed.bands[band]!r} shows no noise; give an uncertainty")
         variance[band] = sigma**2
     return variance, True
 
@@ -216,5 +213,16 @@ def _local_chi2(residual, valid):
     total = ndimage.gaussian_filter(residual**2, width, mode="reflect")
     weight = ndimage.gaussian_filter(valid.astype(np.float64), width, mode="reflect")
     chi2 = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 1e-6)
-    pixels = 4 * np.pi * _SMOOTHING**2
-    return chi2, float(stats.chi2.isf(_IMPROBABLE, pixels) / pixels)
+    return chi2, _threshold()
+
+
+def _threshold():
+    """Upper quantile of a Gaussian-weighted mean of independent chi^2 variables of one degree of freedom.
+
+    By the chi^2 distribution of equal mean, variance and skewness (Hall 1983, Buckley & Eagleson 1988); with the sums of
+    squared and cubed weights in closed form.
+    """
+    squares = 1 / (4 * np.pi * _SMOOTHING**2)
+    cubes = 1 / (3 * (2 * np.pi * _SMOOTHING**2) ** 2)
+    freedom = squares**3 / cubes**2
+    return float(1 + (stats.chi2.isf(_IMPROBABLE, freedom) - freedom) * np.sqrt(squares / freedom))

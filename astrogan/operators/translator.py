@@ -190,6 +190,8 @@ class Translator(Operator):
             needs_variance=self._needs("variance") or (self.target.noise is not None and self._uses("noise")),
             **reading,
         )
+        if not prepared.had_uncertainty:
+            prepared = prepared.replace(observation=_constant_is_noise_free(prepared.observation))
         self._check_size(prepared.observation.shape)
         target, wcs = _target(self.target, prepared, self._band_names(prepared), self.zero_point)
         if n_samples == 1:
@@ -475,6 +477,18 @@ def _is_surface_brightness(unit):
         return False
     base = unit.decompose()
     return dict(zip(base.bases, base.powers, strict=True)).get(u.rad, 0) == -2
+
+
+def _constant_is_noise_free(observation):
+    """The estimated variance of a band without any scatter (an empty simulation) as good as zero."""
+    if observation.variance is None:
+        return observation
+    flat = [np.ptp(plane[good]) == 0 for plane, good in zip(observation.data, observation.valid, strict=True)]
+    if not any(flat):
+        return observation
+    variance = np.array(observation.variance)
+    variance[flat] = np.finfo(np.float32).tiny
+    return observation.replace(variance=variance)
 
 
 def _areas(target):

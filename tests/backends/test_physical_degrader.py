@@ -33,11 +33,11 @@ def stars(shape=(2, 60, 70)):
 
 @pytest.mark.parametrize("rebin", [1, 2, 3, 2.5, 4.4])
 @pytest.mark.parametrize(
-    "kernel", [gaussian_psf(3.0), moffat_psf(3.0, size=21), None], ids=["gaussian", "moffat", "none"]
+    "kernel", [gaussian_psf(3.0), moffat_psf(3.0, size=11), None], ids=["gaussian", "moffat", "none"]
 )
 def test_data_and_variance_are_those_of_the_explicit_matrix(kernel, rebin, rng):
-    """Every weight, squared and summed one by one, away from edges; fractional bins within 3 %."""
-    data, variance = rng.normal(size=(1, 40, 46)), rng.uniform(1, 2, (1, 40, 46))
+    """Every weight, squared and summed one by one, away from edges; fractional bins within 4 %."""
+    data, variance = rng.normal(size=(1, 26, 31)), rng.uniform(1, 2, (1, 26, 31))
     forward = Forward(None if kernel is None else kernel[np.newaxis], data.shape[1:], rebin)
     rows, columns = (_rebin_matrix(n, rebin) for n in data.shape[1:])
 
@@ -47,16 +47,16 @@ def test_data_and_variance_are_those_of_the_explicit_matrix(kernel, rebin, rng):
 
     np.testing.assert_allclose(forward.apply(data)[0], by_hand(data[0]), atol=3e-6)
     expected = np.zeros(forward.shape_out)
-    for i in range(40):
-        for j in range(46):
-            delta = np.zeros((40, 46))
+    for i in range(26):
+        for j in range(31):
+            delta = np.zeros((26, 31))
             delta[i, j] = 1
             expected += variance[0, i, j] * by_hand(delta) ** 2
-    margin = 0 if kernel is None else int(np.ceil(10 / rebin)) + 1
+    margin = 0 if kernel is None else int(np.ceil(5 / rebin))
     inside = np.s_[margin : expected.shape[0] - margin, margin : expected.shape[1] - margin]
     approximate = kernel is not None and separable(kernel) is None and rebin % 1
     np.testing.assert_allclose(
-        forward.variance(variance)[0][inside], expected[inside], rtol=0.03 if approximate else 1e-4
+        forward.variance(variance)[0][inside], expected[inside], rtol=0.04 if approximate else 1e-4
     )
 
 
@@ -106,10 +106,10 @@ def test_large_images_by_fft_equal_small_ones_by_matrices(monkeypatch, rng):
         assert by_matrix._matrices is not None
         assert by_fft._matrices is None
         np.testing.assert_allclose(by_fft.apply(data), by_matrix.apply(data), rtol=2e-6)
-        inside = np.s_[:, 8:-8, 8:-8]
-        np.testing.assert_allclose(
-            by_fft.variance(variance)[inside], by_matrix.variance(variance)[inside], rtol=0.04 if rebin == 2.5 else 1e-4
-        )
+        margin = int(np.ceil(12 / rebin))
+        ratio = (by_fft.variance(variance) / by_matrix.variance(variance))[:, margin:-margin, margin:-margin]
+        np.testing.assert_allclose(ratio, 1, atol=0.08 if rebin % 1 else 1e-4)
+        assert ratio.mean() == pytest.approx(1, abs=0.02)
 
 
 def test_constant_and_zero_images_stay():
@@ -424,7 +424,7 @@ def galfit_kernel(psf):
 
 
 @pytest.mark.data
-def test_galfit_convolution(data_dir, record_property):
+def test_galfit_convolution(data_dir):
     """A de Vaucouleurs profile through GALFIT, without and with an HST/F105W PSF, in a box of 100 x 100 pixels."""
     folder = data_dir / "galfit_refs" / "petrofit"
     sharp, blurred = (read(folder / f"galfit_n4_psf{i}.fits.gz") for i in (0, 1))
@@ -433,8 +433,8 @@ def test_galfit_convolution(data_dir, record_property):
     # GALFIT convolves a box and pastes it: its edge shows, by half of the tolerance.
     box, core = np.s_[50:150, 50:150], np.s_[60:140, 60:140]
     error = np.abs(ours - blurred) / blurred.max()
-    record_property("largest error in the box over the peak", error[box].max())
-    record_property("largest error 10 pixels inside it", error[core].max())
+    print(f"largest error in the box over the peak: {error[box].max():.3g}")
+    print(f"largest error 10 pixels inside it: {error[core].max():.3g}")
     assert error[box].max() < 5e-4
     assert error[core].max() < 2e-6
     outside = np.ones(sharp.shape, bool)
@@ -443,7 +443,7 @@ def test_galfit_convolution(data_dir, record_property):
 
 
 @pytest.mark.data
-def test_galfit_convolution_of_a_finer_psf(data_dir, record_property):
+def test_galfit_convolution_of_a_finer_psf(data_dir):
     """The same with the PSF on pixels of a quarter: our blur on the finer grid, then sums over 4 x 4 pixels.
 
     GALFIT builds the profile on its finer grid with its own rules at the cusp, so that the comparison leaves the
@@ -461,7 +461,7 @@ def test_galfit_convolution_of_a_finer_psf(data_dir, record_property):
     compare = (ring > 3) & (ring < 35)
     ours *= blurred[compare].sum() / ours[compare].sum()
     error = np.abs(ours - blurred)[compare].max() / blurred.max()
-    record_property("largest error over the peak", error)
+    print(f"largest error over the peak: {error:.3g}")
     assert error < 1e-3
 
 
@@ -476,7 +476,7 @@ def sheared(image, g1, g2, size, x0=0.0, y0=0.0):
 
 
 @pytest.mark.data
-def test_shera_hst_to_sdss(data_dir, record_property):
+def test_shera_hst_to_sdss(data_dir):
     """SHERA (Mandelbaum et al. 2012) on a COSMOS galaxy: deconvolved, sheared by (0.06, -0.04), SDSS PSF, 0.24 arcsec.
 
     Shearing image and PSF alike and then matching the PSF is the same operation. SHERA frames its result with the
@@ -492,7 +492,7 @@ def test_shera_hst_to_sdss(data_dir, record_property):
     assert ours.sum(dtype=float) == pytest.approx(galaxy.sum(), rel=1e-5)
     ours, shera = ours / ours.sum(), shera / shera.sum()
     error = np.sqrt(((ours - shera) ** 2).sum() / (shera**2).sum())
-    record_property("relative L2", error)
-    record_property("largest error over the peak", np.abs(ours - shera).max() / shera.max())
+    print(f"relative L2: {error:.3g}")
+    print(f"largest error over the peak: {np.abs(ours - shera).max() / shera.max():.3g}")
     assert error < 0.005
     assert np.abs(ours - shera).max() < 0.004 * shera.max()

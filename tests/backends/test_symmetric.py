@@ -53,7 +53,7 @@ SHAPE = (50, 56)
 
 @pytest.fixture(scope="module")
 def pair():
-    """Two overlapping galaxies, three to one, of opposite colours, 7 pixels apart."""
+    """Two overlapping galaxies, three to one, of opposite colours, 7 pixels apart; the PSF's FWHM is 3.5 pixels."""
     positions = np.array([(24.2, 25.7), (31.0, 24.1)])
     colours = np.array([(1.0, 0.5), (0.5, 1.0)])
     shapes = [{"r_eff": 4.0, "n": 1.0, "theta": 1.2}, {"r_eff": 2.0, "n": 2.0, "theta": 0.3}]
@@ -69,15 +69,15 @@ def test_contract():
 
 
 def test_beats_the_watershed_on_two_overlapping_galaxies(pair):
-    """Flux errors over ten noise realisations, true centres: under 8 %, and half the watershed's or less."""
+    """Mean flux errors over ten noise realisations, true centres."""
     truth, positions = pair
     observations = [observe(truth, seed=s) for s in range(10)]
     ours = np.mean([flux_errors(Symmetric(), o, positions, truth) for o in observations], axis=0)
     theirs = np.mean([flux_errors(Watershed(), o, positions, truth) for o in observations], axis=0)
-    assert ours.max() < 0.08
-    assert ours.mean() < 0.05
-    assert theirs.mean() > 0.1
-    assert ours.mean() < 0.5 * theirs.mean()
+    print(f"mean |dF/F|: symmetric {ours.ravel().round(3)}, watershed {theirs.ravel().round(3)}")
+    assert ours.max() < 0.05
+    assert theirs.mean() > 0.07
+    assert ours.mean() < 0.4 * theirs.mean()
 
 
 def test_templates_look_like_the_truth(pair):
@@ -97,16 +97,17 @@ def test_sharing_again_helps(pair):
     assert errors[1] < errors[0]
 
 
-def test_detected_centres_do_as_well(pair):
-    truth, positions = pair
+def test_detected_centres_do_as_well():
+    positions = np.array([(22.2, 25.7), (33.0, 23.1)])
+    truth = np.array([[sersic(f, *p, SHAPE, r_eff=2.5)] for f, p in zip((9000, 5000), positions, strict=True)])
     observation = observe(truth)
     found = Symmetric()(observation)
     assert len(found.templates) == 2
     detected = np.array([t.position for t in found.templates])
     order = np.argsort(detected[:, 0])
-    assert np.hypot(*(detected[order] - positions).T).max() < 0.3
+    assert np.hypot(*(detected[order] - positions).T).max() < 0.15
     light = shares(observation, [found.templates[i] for i in order])
-    assert np.abs(light.sum(axis=(2, 3)) / truth.sum(axis=(2, 3)) - 1).max() < 0.12
+    assert np.abs(light.sum(axis=(2, 3)) / truth.sum(axis=(2, 3)) - 1).max() < 0.06
 
 
 def test_permuting_the_positions_permutes_the_templates(pair):
@@ -121,15 +122,15 @@ def test_permuting_the_positions_permutes_the_templates(pair):
             assert np.array_equal(template.data, forward[i].data)
 
 
-@pytest.mark.parametrize("shift", [(5, -3), (-4, 6)])
+@pytest.mark.parametrize("shift", [(4, -3), (-2, 4)])
 def test_shifting_the_image_shifts_the_templates(pair, shift):
     truth, positions = pair
     dx, dy = shift
-    scene = np.pad(truth.sum(axis=0), ((0, 0), (8, 8), (8, 8)))
-    data = scene + np.random.default_rng(3).normal(size=scene.shape)
-    here = Symmetric()(Observation(data, variance=np.ones(data.shape)), positions + 8).templates
+    scene = truth.sum(axis=0)
+    data = np.pad(scene + np.random.default_rng(3).normal(size=scene.shape), ((0, 0), (5, 5), (5, 5)))
+    here = Symmetric()(Observation(data, variance=np.ones(data.shape)), positions + 5).templates
     moved = np.roll(data, (dy, dx), axis=(1, 2))
-    there = Symmetric()(Observation(moved, variance=np.ones(data.shape)), positions + 8 + (dx, dy)).templates
+    there = Symmetric()(Observation(moved, variance=np.ones(data.shape)), positions + 5 + (dx, dy)).templates
     for a, b in zip(here, there, strict=True):
         assert (b.origin[0] - a.origin[0], b.origin[1] - a.origin[1]) == (dy, dx)
         assert np.allclose(a.data, b.data, rtol=1e-4, atol=1e-4)
@@ -152,14 +153,14 @@ def test_an_isolated_source_keeps_its_light_and_its_template_follows_it():
     assert abs(template.data.sum() / 20000 - 1) < 0.03
 
 
-def test_three_in_a_row():
-    """The one in the middle has neighbours on both sides, which defeats symmetry alone."""
-    positions = np.array([(16.0, 20.0), (24.5, 20.5), (33.0, 21.0)])
+def test_three_in_a_bent_row():
+    """The one in the middle has neighbours on both sides, whose light symmetry alone would let it keep."""
+    positions = np.array([(16.0, 20.0), (24.5, 22.5), (33.0, 20.0)])
     truth = np.array([[sersic(f, *p, (42, 50), r_eff=2.5)] for f, p in zip((6000, 2500, 6000), positions, strict=True)])
     observation = observe(truth)
     alone = flux_errors(Symmetric(iterations=0), observation, positions, truth)
     shared = flux_errors(Symmetric(), observation, positions, truth)
-    assert alone[1, 0] > 0.15
+    assert alone[1, 0] > 0.5
     assert shared.max() < 0.1
 
 
@@ -186,7 +187,9 @@ def test_a_pixel_masked_in_one_band_keeps_a_template_in_the_other(pair):
     valid[0, 24:28, 22:27] = False
     template = Symmetric()(observation.replace(valid=valid), positions).templates[0]
     y, x = template.origin
-    assert (template.data[:, 26 - y, 24 - x] > 0).all()
+    peaks = template.data[:, 26 - y, 24 - x] / truth[0, :, 26, 24]
+    assert 0.4 < peaks[0] < 1.2
+    assert abs(peaks[1] - 1) < 0.15
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 3), st.integers(0, 4), st.integers(0, 2**31))
@@ -230,7 +233,8 @@ def test_all_masked_fails_not():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("iterations", -1), ("iterations", 2.0), ("tolerance", -1), ("smoothing", 99), ("grow", np.inf)]
+    ("option", "value"),
+    [("iterations", -1), ("iterations", 2.0), ("tolerance", -1), ("smoothing", 99), ("grow", np.inf)],
 )
 def test_bad_options_are_named(option, value):
     with pytest.raises(InputError, match=f"{option}={value!r} must be"):

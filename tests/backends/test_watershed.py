@@ -16,7 +16,9 @@ from astrogan.testing import check_backend
 def gaussians(sources, shape, sigma=1.8):
     """Pixel values of round Gaussians, (flux, x, y) each."""
     y, x = np.mgrid[: shape[0], : shape[1]]
-    return sum(f / (2 * np.pi * sigma**2) * np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * sigma**2)) for f, a, b in sources)
+    return sum(
+        f / (2 * np.pi * sigma**2) * np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * sigma**2)) for f, a, b in sources
+    )
 
 
 def observe(scene, noise=1.0, seed=0, bands=1, **fields):
@@ -37,7 +39,8 @@ def test_detects_a_blended_pair_and_places_it():
     found = Watershed()(observe(gaussians(PAIR, (45, 50))))
     positions = np.array([t.position for t in found.templates])
     assert len(positions) == 2
-    assert np.hypot(*(positions - np.array(PAIR)[:, 1:]).T).max() < 0.35
+    positions = positions[np.argsort(positions[:, 0])]
+    assert np.hypot(*(positions - np.array(PAIR)[:, 1:]).T).max() < 0.15
 
 
 @pytest.mark.parametrize("positions", [None, np.array(PAIR)[:, 1:]])

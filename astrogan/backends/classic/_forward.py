@@ -109,23 +109,27 @@ class Forward:
         return self._variance_by_fft(variance)
 
     def _variance_by_fft(self, variance):
-        whole = round(self.rebin)
-        if self.rebin == whole:
-            # Blur and the sum over a block are one kernel, anchored at the block's first pixel.
-            kernels, origin = _with_box(self.kernels, np.ones(whole)), (whole - 1) // 2
-        else:
-            reach = int(np.ceil((self.rebin - 1) / 2))
-            box = np.ones(2 * reach + 1)
-            box[[0, -1]] = (self.rebin - (2 * reach - 1)) / 2
-            kernels, origin = _with_box(self.kernels, box), (self.rebin - 1) / 2
-        if kernels.shape[-1] % 2 == 0:
-            kernels = np.pad(kernels, ((0, 0), (1, 0), (1, 0)))
-            origin = whole // 2
-        spread = np.maximum(_convolve(variance, kernels**2, self.boundary), 0)
-        ny, nx = self.shape_out
-        rows = np.rint(origin + self.rebin * np.arange(ny)).astype(int)
-        columns = np.rint(origin + self.rebin * np.arange(nx)).astype(int)
+        squared, first = self._squared_weights()
+        spread = np.maximum(_convolve(variance, squared, self.boundary), 0)
+        rows, columns = (np.rint(first + self.rebin * np.arange(n)).astype(int) for n in self.shape_out)
         return np.ascontiguousarray(spread[..., rows[:, np.newaxis], columns])
+
+    def _squared_weights(self):
+        """Squares of the kernel of blur and sum together, odd, and the input pixel at its middle for output pixel 0."""
+        if self.rebin == int(self.rebin):
+            kernels = _with_box(self.kernels, np.ones(int(self.rebin)), np.ones(int(self.rebin)))
+            if kernels.shape[-1] % 2:
+                return kernels**2, (self.rebin - 1) / 2
+            return np.pad(kernels, ((0, 0), (1, 0), (1, 0))) ** 2, self.rebin / 2
+        # Edges of output pixels fall anywhere within an input pixel; the mean over five places an axis stands for all.
+        reach = int(np.ceil(self.rebin / 2))
+        pixel = np.arange(-reach, reach + 1)
+        boxes = []
+        for place in np.linspace(-0.4, 0.4, 5):
+            low, high = place - self.rebin / 2, place + self.rebin / 2
+            boxes.append(np.clip(np.minimum(pixel + 0.5, high) - np.maximum(pixel - 0.5, low), 0, 1))
+        squared = [_with_box(self.kernels, one, other) ** 2 for one in boxes for other in boxes]
+        return np.mean(squared, axis=0), (self.rebin - 1) / 2
 
     def spread(self, invalid, threshold):
         """Output pixels of which more than ``threshold`` of the weight, or any of the area, is invalid."""
@@ -192,10 +196,10 @@ def _sandwich(left, right, data, torch):
     return torch.matmul(left, torch.matmul(data, right)).numpy()
 
 
-def _with_box(kernels, box):
+def _with_box(kernels, rows, columns):
     from scipy.signal import fftconvolve
 
-    return fftconvolve(kernels, np.outer(box, box)[np.newaxis], axes=(1, 2))
+    return fftconvolve(kernels, np.outer(rows, columns)[np.newaxis], axes=(1, 2))
 
 
 def _convolve(data, kernels, boundary):

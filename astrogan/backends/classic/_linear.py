@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy import fft, ndimage, sparse
@@ -398,10 +399,9 @@ class FiniteFilter:
         counts = multiple * np.arange(1, max(n // (multiple * 64), 1) + 2 * n // (most * multiple) + 2)
         allowed = [int(c) for c in counts if lengths(int(c)) <= most] or [int(counts[-1])]
         count = min(allowed, key=lambda c: c * lengths(c))
-        edges = [n * i // count for i in range(count + 1)]
         index = reflect_index(n, r, r)
         pieces = []
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(n * i // count for i in range(count + 1)):
             low, high = max(start - r, 0), min(stop + r, n)
             pieces.append(
                 (slice(start, stop), slice(low, high), index[start : low + r], index[high + r : stop + 2 * r])
@@ -554,6 +554,14 @@ def grid_minimum(values: np.ndarray, grid: np.ndarray) -> float:
 # ---------------------------------------------------------------------------------------------- weighted problems
 
 
+def _light_radius(psf, outside):
+    """Half width of the box that holds all but a part of the PSF."""
+    offset = np.abs(np.arange(len(psf)) - len(psf) // 2)
+    ring = np.maximum.outer(offset, offset).ravel()
+    inside = np.cumsum(np.bincount(ring, np.abs(psf).ravel())) / np.abs(psf).sum()
+    return int(np.argmax(inside > 1 - outside))
+
+
 class WeightedProblem:
     """One band of a weighted least-squares problem on a periodic grid wider than the image.
 
@@ -580,6 +588,8 @@ class WeightedProblem:
         The data continued by reflection and smoothly filled, a start for iterations.
     inverse_variance : `numpy.ndarray`
         Of each pixel of the image, in the same units.
+    unseen : tuple of slice
+        Rows and columns in the margin that are too far from the image to shine into it.
     mean_noise : float
         Mean variance of the valid pixels, in the same units.
     count : int
@@ -601,7 +611,9 @@ class WeightedProblem:
         self.mean_noise = float(variance[valid].mean() / self.noise)
         self.sigma = np.float32(np.sqrt(self.noise))
         self.level = level_of(observation.data[band], valid)
-        plane = (fill(observation.data[band], valid) - self.level) / self.sigma
+        # a pixel of next to no weight is a hole to the start and the spectrum, though it takes part later
+        plane = fill(observation.data[band], valid & (self.noise < 100 * steady) & (steady < 100 * self.noise))
+        plane = (plane - self.level) / self.sigma
         margin = 16 if psf is None else max(len(psf) - 1, 16)
         self.grid = tuple(fast_length(n + margin) for n in valid.shape)
         self.core = tuple(slice(0, n) for n in valid.shape)
@@ -609,8 +621,9 @@ class WeightedProblem:
         # the second half of the margin continues the image's first edge, round the corner
         (_, down, up), (_, right, left) = ahead
         self.start = np.roll(reflect_pad(plane, (up, down), (left, right)), (-up, -left), (0, 1))
-        # row and column in the middle of the margin, where the two continuations meet
-        self.seam = tuple(n + first - 1 for n, (_, first, _) in zip(valid.shape, ahead, strict=True))
+        # rows and columns that next to no light of the image comes from
+        reach = 0 if psf is None else _light_radius(psf, 0.05)
+        self.unseen = tuple(slice(n + reach, g - reach) for n, g in zip(valid.shape, self.grid, strict=True))
         self.weight = np.zeros(self.grid, np.float32)
         self.weight[self.core] = inverse * self.noise
         self.inverse_variance = np.where(valid, self.noise / variance, 0).astype(np.float32)

@@ -16,11 +16,10 @@ __all__ = ["Symmetric", "monotone"]
 # A source's own segment never has a template below this part of the noise, so that no detected light is left over.
 _FLOOR = 1e-3
 
-START = 1
-BR = 'peak'
-EVERY = 0
-HOOK = lambda t, *a: t
-MIX = lambda a,b: b
+# How much of the light on another's segment a source yields to it at first. With 0 a source between two others may
+# keep the light of both, which is symmetric about it, too; with 1 bright galaxies lose what they have under others.
+_YIELD = 0.75
+
 # A template that changes by less than this part of its flux has settled.
 _SETTLED = 1e-3
 
@@ -32,8 +31,8 @@ class Symmetric:
     and where the two differ by more than the noise the fainter one counts, because a neighbour can only add light
     (Lupton 2005; the symmetry of scarlet, Melchior et al. 2018, section 3.2). Then it is made radially
     non-increasing (`monotone`). The image is shared among the sources in proportion to their templates, and new
-    templates are made from the shares, until they settle: light that a template wrongly claimed under a brighter
-    neighbour goes back to it, because such a share is neither symmetric nor falling.
+    templates are made from the shares, until they settle: light that a template wrongly claimed under a neighbour goes
+    back to it, because such a share is neither symmetric nor falling.
 
     Parameters
     ----------
@@ -55,15 +54,18 @@ class Symmetric:
     Notes
     -----
     Templates end where the grown detection footprint ends. In a masked pixel the partner stands in; where both are
-    masked the value inwards does. No PSF is needed; one sets the smoothing of the detection image. What the method
-    cannot do: two sources closer than about the PSF's FWHM, and galaxies that are not symmetric, lose to their
-    neighbours what differs.
+    masked the value inwards does, or, at a masked centre, the brightest around it. No PSF is needed; one sets the
+    smoothing of the detection image.
+
+    The limits: sources closer than about the PSF's FWHM; galaxies that are not symmetric, which lose to their
+    neighbours what differs; a faint source midway between two alike ones, whose light is symmetric about it, too, and
+    which may keep part of it.
     """
 
     def __init__(
         self,
         *,
-        iterations=30,
+        iterations=50,
         tolerance=2.0,
         smoothing=0.7,
         threshold=1.5,
@@ -72,7 +74,7 @@ class Symmetric:
         contrast=0.005,
         grow=4.0,
     ):
-        self.iterations = integer("iterations", iterations, 0, "30")
+        self.iterations = integer("iterations", iterations, 0, "50")
         self.tolerance = number("tolerance", tolerance, 0, np.inf, "2")
         self.smoothing = number("smoothing", smoothing, 0, 10, "0.7")
         self._detect = Detector(threshold, min_area, levels, contrast, grow)
@@ -108,49 +110,45 @@ class Symmetric:
         """Alternate between sharing the image and making templates of the shares."""
         make = [_Maker(source, noise, valid, found.labels) for source in sources]
         templates = [m(image[s.box], self.tolerance) for m, s in zip(make, sources, strict=True)]
-        if self.iterations and START:
-            peak = np.array([0.0] + [t.sum(axis=0).max() if BR == 'peak' else t.sum() for t in templates])
-            number = np.zeros(len(sources) + 1, int)
-            for k, so in enumerate(sources):
-                number[so.number] = k + 1
-            owned = np.zeros(image.shape)
-            for source, template in zip(sources, templates, strict=True):
-                mine = found.labels[source.box[1:]] == source.number
-                owned[source.box] += template * mine
-            templates = [
-                m(image[s.box] - RULE(peak[number[found.labels[s.box[1:]]]], peak[k+1]) * owned[s.box] * (found.labels[s.box[1:]] != s.number), self.tolerance)
-                for k, (m, s) in enumerate(zip(make, sources, strict=True))
-            ]
-        templates = HOOK(templates, sources, image, noise)
-        total = np.zeros(image.shape)
-        for source, template in zip(sources, templates, strict=True):
-            total[source.box] += template
+        if not self.iterations:
+            return templates
+        templates = self._yielded(templates, make, sources, image)
+        total = _sum(templates, sources, image.shape)
         active = range(len(sources))
         for _ in range(self.iterations):
-            changes, still = [], []
-            for i in active:
-                box = sources[i].box
-                share = np.divide(
-                    image[box] * templates[i], total[box], out=np.zeros(templates[i].shape), where=total[box] > 0
-                )
-                new = make[i](share, self.tolerance)
-                change = new - templates[i]
-                changes.append((i, change))
-                if np.abs(change).sum() > _SETTLED * templates[i].sum():
-                    still.append(i)
-            for i, change in changes:
-                templates[i] = templates[i] + change
-                total[sources[i].box] += change
-            active = still
+            changes = {i: make[i](_share(templates[i], sources[i], image, total), self.tolerance) for i in active}
+            active = [i for i, new in changes.items() if not _settled(templates[i], new)]
+            for i, new in changes.items():
+                total[sources[i].box] += new - templates[i]
+                templates[i] = new
             if not active:
                 break
-            if EVERY and (_ + 1) % EVERY == 0 and _ < 20:
-                templates = HOOK(templates, sources, image, noise)
-                total = np.zeros(image.shape)
-                for source, template in zip(sources, templates, strict=True):
-                    total[source.box] += template
-                active = range(len(sources))
         return templates
+
+    def _yielded(self, templates, make, sources, image):
+        """Templates of what remains of the image where it belongs to other sources first."""
+        owned = np.zeros(image.shape)
+        for m, source, template in zip(make, sources, templates, strict=True):
+            owned[source.box] += template * m.own
+        return [
+            m(image[s.box] - _YIELD * owned[s.box] * ~m.own, self.tolerance) for m, s in zip(make, sources, strict=True)
+        ]
+
+
+def _sum(templates, sources, shape):
+    total = np.zeros(shape)
+    for source, template in zip(sources, templates, strict=True):
+        total[source.box] += template
+    return total
+
+
+def _share(template, source, image, total):
+    total = total[source.box]
+    return np.divide(image[source.box] * template, total, out=np.zeros(template.shape), where=total > 0)
+
+
+def _settled(old, new):
+    return np.abs(new - old).sum() <= _SETTLED * old.sum()
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,8 @@ class _Maker:
         self.noise = np.sqrt(variance + variance[:, ::-1, ::-1])
         inside = labels[source.box[1:]]
         self.inside = inside > 0
-        self.floor = _FLOOR * noise[source.box] * (inside == source.number)
+        self.own = inside == source.number
+        self.floor = _FLOOR * noise[source.box] * (self.own & valid[source.box])
 
     def __call__(self, light, tolerance):
         light = np.pad(light, self.pad, mode="edge") if self.clipped else light
@@ -226,8 +225,16 @@ class _Maker:
             alone = np.where(self.seen, light, np.where(self.partner_seen, partner, np.inf))
             template = np.where(self.seen & self.partner_seen, template, alone)
         template = monotone(template)[self.window]
-        template[~np.isfinite(template)] = 0  # the centre itself is masked, and all around it
+        if not self.all_seen:
+            template = _with_core(template)
         return np.maximum(template, 0) * self.inside + self.floor
+
+
+def _with_core(template):
+    """A masked centre takes the brightest value around it; zero where nothing is known."""
+    known = np.isfinite(template)
+    brightest = np.max(template, axis=(1, 2), keepdims=True, where=known, initial=0.0)
+    return np.where(known, template, brightest)
 
 
 def _taps(shift):

@@ -71,7 +71,7 @@ class Tikhonov:
     >>> import numpy as np
     >>> from astrogan.api import Observation
     >>> psf = np.outer([1, 2, 1], [1, 2, 1])[None] / 16
-    >>> star = np.zeros((1, 33, 33)); star[0, 15:18, 15:18] = psf[0]
+    >>> star = np.pad(psf, ((0, 0), (15, 15), (15, 15)))
     >>> result = Tikhonov(1e-3)(Observation(star, psf=psf), rng=np.random.default_rng(0))
     >>> bool(result.data.max() > 2 * star.max())
     True
@@ -131,9 +131,7 @@ class Tikhonov:
                 variance[band] = _variance(problem, strength)
             chi2.append(problem.chi2(problem.inverse(spectrum * problem.transfer)) / problem.count)
             strengths[band] = strength
-        info = band_info("strength", strengths, observation.bands) | band_info(
-            "reduced_chi2", chi2, observation.bands
-        )
+        info = band_info("strength", strengths, observation.bands) | band_info("reduced_chi2", chi2, observation.bands)
         return Estimate(data, variance, info=info)
 
     def _solution(self, problem, strength):

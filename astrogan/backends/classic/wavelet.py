@@ -169,7 +169,11 @@ class Wavelet:
         kernel = psf.astype(np.float64) / psf.sum(dtype=np.float64)
         blur, adjoint = FiniteFilter(kernel), FiniteFilter(kernel[::-1, ::-1])
         # only where sources are, and their surroundings: an empty sky must not decide when to stop
-        weight = np.where(_grown(np.any(support[:3], axis=0), len(kernel)) & valid, 1 / np.maximum(variance, np.finfo(np.float32).tiny), 0)
+        weight = np.where(
+            _grown(np.any(support[:3], axis=0), len(kernel)) & valid,
+            1 / np.maximum(variance, np.finfo(np.float32).tiny),
+            0,
+        )
         count = np.count_nonzero(weight)
         ahead, before, momentum, chi2, done = image, image, 1.0, np.inf, 0
         while done < (self.iterations or _MOST_ITERATIONS):

@@ -80,7 +80,7 @@ class Wiener:
     >>> import numpy as np
     >>> from astrogan.api import Observation
     >>> psf = np.outer([1, 2, 1], [1, 2, 1])[None] / 16
-    >>> star = np.zeros((1, 33, 33)); star[0, 15:18, 15:18] = psf[0]
+    >>> star = np.pad(psf, ((0, 0), (15, 15), (15, 15)))
     >>> result = Wiener(balance=1e-3)(Observation(star, psf=psf), rng=np.random.default_rng(0))
     >>> bool(result.data.max() > 2 * star.max()), round(float(result.data.sum()), 4)
     (True, 1.0)
