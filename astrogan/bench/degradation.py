@@ -1,8 +1,8 @@
 """Degradation of stamps beside astropy and GalSim, in one run: ``python -m astrogan.bench.degradation``.
 
-Every row does the same to stamps of 3 x 128 x 128 pixels, on one thread: convolution with a PSF of 41 x 41
-pixels, alone, and with photon noise (exact Poisson, or Gaussian of the same variance) and read noise. Absolute times depend on the machine; the
-ratios are what counts.
+Every row does the same to stamps of 3 x 128 x 128 pixels: convolution with a PSF of 41 x 41 pixels, alone, and with
+photon noise (exact Poisson, or Gaussian of the same variance) and read noise. Set ``OMP_NUM_THREADS=1`` to hold all
+to one thread. Absolute times depend on the machine; the ratios are what counts.
 """
 
 from __future__ import annotations
@@ -42,14 +42,13 @@ def run(*, repeats=3, stamps=64, peer_stamps=6, seed=0):
     rng = np.random.default_rng(seed)
     scenes = rng.random((stamps, *SHAPE), np.float32)
     scenes[:, :, 54:74, 54:74] += 20
-    with _one_thread():
-        rows = _rows(scenes, peer_stamps)
-        best = dict.fromkeys(rows, np.inf)
-        for _ in range(repeats + 1):  # the first is for caches and imports
-            for key, (function, count) in rows.items():
-                start = time.perf_counter()
-                function()
-                best[key] = min(best[key], (time.perf_counter() - start) / count)
+    rows = _rows(scenes, peer_stamps)
+    best = dict.fromkeys(rows, np.inf)
+    for _ in range(repeats + 1):  # the first is for caches and imports
+        for key, (function, count) in rows.items():
+            start = time.perf_counter()
+            function()
+            best[key] = min(best[key], (time.perf_counter() - start) / count)
     table = Table(
         names=("method", "noise", "stamps_per_s", "over_astropy", "over_galsim"), dtype=(str, str, *3 * [float])
     )
@@ -126,19 +125,6 @@ def _galsim(galsim, scenes, noise):
                 image /= _GAIN
             seen[:] = image.array
     return out
-
-
-class _one_thread:  # noqa: N801 - used as a statement
-    """torch on one thread for a while; numpy and scipy FFTs use one anyway."""
-
-    def __enter__(self):
-        import torch
-
-        self._torch, self._before = torch, torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *error):
-        self._torch.set_num_threads(self._before)
 
 
 def main(arguments=None):

@@ -53,7 +53,7 @@ def reading(path, what="the file"):
     """Turn whatever goes wrong while damaged bytes are read into an `ImageReadError` that names the file."""
     try:
         yield
-    except AstroganError:
+    except (AstroganError, ImportError, NameError):  # the latter two say nothing about the file
         raise
     except MemoryError as error:
         raise ImageReadError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ from astrogan.exceptions import (
     InputError,
     UncertaintyWarning,
     UnitError,
+    WCSError,
 )
 from astrogan.image._fits_file import FitsFile, Hdu, file_kind, header_text, header_value, reading
 from astrogan.image._hdu_roles import UNCERTAINTIES, band_of, companion, kind_in_name, role_of, science
@@ -445,19 +447,30 @@ def _image_wcs(source):
 
 
 def _wcs(file, hdu, naxis):
-    """The WCS of an HDU's header, with the tables of the file where it needs them."""
-    from astrogan.image.wcs import celestial, wcs_from_header
+    """The WCS of an HDU's header."""
+    from astrogan.image.wcs import wcs_from_header
 
     with reading(file.path, "the WCS"):
         _check_wcs_size(hdu.header)
-        if not any(key in hdu.header for key in ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")):
-            return wcs_from_header(hdu.header, naxis=naxis)
-        from astropy.io import fits
-        from astropy.wcs import WCS
+        if any(key in hdu.header for key in ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")):
+            return _wcs_with_tables(file, hdu)
+        if naxis == 3 and any(key in hdu.header for key in ("CTYPE3", "CRVAL3", "CDELT3", "CD3_3")):
+            # Many a third axis is described by half, which makes the whole WCS singular; the sky is still good.
+            with contextlib.suppress(WCSError):
+                return wcs_from_header(hdu.header, naxis=3)
+        return wcs_from_header(hdu.header, naxis=2)
 
-        with quiet(), fits.open(file.path, memmap=False) as tables:
-            wcs = WCS(hdu.header, tables, naxis=2, relax=True)
-        return wcs if celestial(wcs) is not None else None
+
+def _wcs_with_tables(file, hdu):
+    """The celestial WCS of a header whose look-up tables are other HDUs of the file."""
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    from astrogan.image.wcs import celestial
+
+    with quiet(), fits.open(file.path, memmap=False) as tables:
+        wcs = WCS(hdu.header, tables, naxis=2, relax=True)
+    return wcs if celestial(wcs) is not None else None
 
 
 def _check_wcs_size(header):

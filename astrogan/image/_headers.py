@@ -14,7 +14,7 @@ import numpy as np
 
 from astrogan.exceptions import UnitError
 
-__all__ = ["parse_unit", "quiet", "safe_header", "unit_text"]
+__all__ = ["is_wcs_keyword", "parse_unit", "quiet", "safe_header", "unit_text"]
 
 logger = logging.getLogger("astrogan")
 
@@ -55,7 +55,7 @@ def quiet():
 # ---- headers -----------------------------------------------------------------------------------------------------
 
 
-def safe_header(meta, *, keep_wcs=False):
+def safe_header(meta):
     """A FITS header that can be written, read and copied without an error or a warning.
 
     Parameters
@@ -64,8 +64,6 @@ def safe_header(meta, *, keep_wcs=False):
         Left as it is. Structural and WCS keywords are dropped; values that FITS cannot hold (NaN, infinity, arrays,
         dictionaries) become text; other scripts become ASCII; keys that FITS does not know become HIERARCH ones; what
         cannot be saved in any form is dropped and said in the log at the level DEBUG. HISTORY and COMMENT are kept.
-    keep_wcs : bool
-        Whether WCS keywords stay.
 
     Returns
     -------
@@ -84,7 +82,7 @@ def safe_header(meta, *, keep_wcs=False):
     with quiet():
         for key, value, comment in _entries(meta):
             name = _ascii(key).strip().upper()
-            if _STRUCTURAL.fullmatch(name) or (_WCS.fullmatch(name) and not keep_wcs):
+            if _STRUCTURAL.fullmatch(name) or is_wcs_keyword(name):
                 continue
             if name in _COMMENTARY:
                 for line in _ascii(value, lines=True):
@@ -96,6 +94,11 @@ def safe_header(meta, *, keep_wcs=False):
             else:
                 header.append(card, end=True)
     return header
+
+
+def is_wcs_keyword(key):
+    """Whether a keyword belongs to the image's WCS, and not to its ``meta``."""
+    return _WCS.fullmatch(key) is not None
 
 
 def _entries(meta):
@@ -126,18 +129,25 @@ def _card(fits, name, key, value, comment):
     if not name:
         return None
     plain = _PLAIN_KEY.fullmatch(name)
-    short = value[:60] if isinstance(value, str) else value
-    for text, note in ((value, comment), (value, ""), (short, ""), (str(short)[:30], "")):
+    forms = [(value, comment), (value, "")]
+    if isinstance(value, str):  # quotes before a slash are not read back; keys leave less room than they seem to
+        simple = value.replace("'", '"')
+        forms += [(simple, comment), (simple, ""), (simple[:60], ""), (simple[:30], "")]
+    for text, note in forms:
         try:
             card = fits.Card(name if plain else f"HIERARCH {key}", text, note)
             card.verify("exception")
             # A card that does not come back from its own text would not come back from a file.
             back = fits.Card.fromstring(str(card))
-            if back.keyword.upper() == name and isinstance(back.value, type(card.value)):
+            if back.keyword.upper() == name and _same(back.value, card.value):
                 return card
         except Exception as error:
             logger.debug("header keyword %r: %s", key, error)
     return None
+
+
+def _same(a, b):
+    return type(a) is type(b) and (a == b or not isinstance(a, str | int | float | complex))
 
 
 def _fits_value(value):
@@ -169,7 +179,8 @@ def _ascii(value, lines=False):
     """Printable ASCII; letters lose their accents, other characters go. With ``lines``, a list of lines."""
     text = unicodedata.normalize("NFKD", str(value)).encode("ascii", "ignore").decode()
     if lines:
-        return ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines() or [""]]
+        printable = ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines() or [""]]
+        return [line[i : i + 72] for line in printable for i in range(0, max(1, len(line)), 72)]
     return "".join(c if c.isprintable() else " " for c in text).rstrip()
 
 
@@ -214,7 +225,8 @@ _ALIASES = {
 }
 
 # "e-" only where no digit follows (1e-17), and no letter that belongs to a number (1E-17).
-_WORD = re.compile(r"(?<![\w.])(?:e-(?!\d)|[A-Za-z]+)(?![A-Za-z])")
+_WORD = re.compile(r"(?<![\w.])(?:[eE]-(?!\d)|[A-Za-z]+)(?![A-Za-z])")
+_PER_SECOND = re.compile(r"(adu|dn|e-|electrons?|counts?|cts|photons?|ph)\s*/\s*S", re.IGNORECASE)
 
 
 def parse_unit(text):
@@ -249,6 +261,8 @@ def parse_unit(text):
         except (TypeError, ValueError) as error:
             raise UnitError(f"unit={text!r} is no unit; give one such as 'adu', 'electron' or 'nmgy'") from error
     wanted = " ".join(text.split())
+    if _PER_SECOND.fullmatch(wanted):  # ELECTRONS/S: not per siemens
+        wanted = wanted[:-1] + "s"
     if "erg" in wanted:
         wanted = re.sub(r"(?<![A-Za-z])(A|AA)(?![A-Za-z])", "Angstrom", wanted)
     spelled = _WORD.sub(lambda match: _ALIASES.get(match[0].lower(), match[0]), wanted)

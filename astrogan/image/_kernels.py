@@ -8,6 +8,9 @@ from ..exceptions import PSFError
 
 FWHM_PER_SIGMA = 2.3548200450309493  # 2 sqrt(2 ln 2)
 
+LARGEST = 4095
+"""Pixels along an edge; what is larger is a mistake in a unit."""
+
 SHIFT_TO_MENTION = 0.05
 """Pixels; what is centred better than this is centred without a word."""
 
@@ -120,6 +123,8 @@ def _positive(value, name):
         number = np.nan
     if not np.isfinite(number) or number <= 0:
         raise PSFError(f"{name}={value!r} must be a positive number of pixels, e.g. 3.0")
+    if number > LARGEST / 4:
+        raise PSFError(f"{name}={value!r} pixels is too large for a kernel; check its unit and the pixel scale")
     return number
 
 
@@ -238,7 +243,7 @@ def psf_fwhm(kernel):
 
 
 def clean_kernel(array, *, recentre=True, name="psf", remarks=None):
-    """One PSF image as a kernel: checked, odd, square, centred, sum one, zero borders cut off.
+    """One PSF image as a kernel: checked, odd, square, centred, sum one, empty borders cut off.
 
     Parameters
     ----------
@@ -276,7 +281,7 @@ def clean_kernel(array, *, recentre=True, name="psf", remarks=None):
                 f"middle pixel of a {len(kernel)} x {len(kernel)} one (recentre=False keeps an odd kernel as it is)",
             )
         )
-    return without_zero_borders(kernel / kernel.sum())
+    return without_zero_borders(kernel / kernel.sum(), tolerance=1e-9)
 
 
 def checked(array, name="psf", remarks=None):
@@ -472,7 +477,9 @@ def resample_psf(kernel, scale_in, scale_out):
 
 
 def _ratio(scale_in, scale_out):
-    ratio = scale_out / scale_in
+    ratio = np.nan
+    if np.isfinite(scale_in) and scale_in > 0:
+        ratio = scale_out / scale_in
     if hasattr(ratio, "to_value"):
         ratio = ratio.to_value("")
     if not np.isfinite(ratio) or ratio <= 0:

@@ -17,6 +17,7 @@ import numpy as np
 from ..exceptions import PSFError, PSFWarning
 from ._convolve import convolve, matching_kernel
 from ._kernels import (
+    LARGEST,
     clean_kernel,
     gaussian_psf,
     moffat_psf,
@@ -516,16 +517,11 @@ def _is_instance(thing, module, name):
 def _from_fwhm(fwhm, name):
     try:
         kernel = gaussian_psf(fwhm)
-    except PSFError:
-        raise PSFError(f"{name}={fwhm!r}: a FWHM must be a positive number of pixels, e.g. 3.0") from None
-    if len(kernel) > _LARGEST:
-        raise PSFError(f"{name}: a FWHM of {fwhm:.4g} pixels needs a kernel of {len(kernel)} pixels; check its unit")
+    except PSFError as error:
+        raise PSFError(f"{name}: {error}") from None
     model = PSFModel(kernel[None], origin="a FWHM")
     model._size_is_ours = True
     return model
-
-
-_LARGEST = 4095
 
 
 def _from_quantity(psf, context, name):
@@ -581,7 +577,7 @@ def _read_kernel(path, name):
         with fits.open(path, memmap=False) as hdus:
             for hdu in hdus:
                 if hdu.is_image and hdu.header.get("NAXIS", 0) in (2, 3):
-                    if hdu.size > 8 * _LARGEST**2:
+                    if hdu.size > 8 * LARGEST**2:
                         raise PSFError(f"{name}={str(path)!r} holds an image of {hdu.shape} pixels; no PSF is so large")
                     return np.array(hdu.data, dtype=np.float64)
     except (OSError, ValueError, TypeError) as error:
@@ -643,7 +639,7 @@ def _rendered(psf, context, name):
     kernel = _on_pixels(profile, half, fwhm, integrated, context, name)
     while True:
         half *= 2
-        if half > _LARGEST // 8:
+        if half > LARGEST // 8:
             break
         wider = _on_pixels(profile, half, fwhm, integrated, context, name)
         inside = padded_to(wider, len(kernel)).sum()

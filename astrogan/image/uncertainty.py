@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..exceptions import InputError, UnitError
@@ -192,8 +194,9 @@ def background_rms(data, valid=None):
     # In units of the scatter nothing overflows or underflows, be the flux in W / m^2 or in electrons.
     level, scale = location_and_scale(data[valid].astype(np.float64))
     image = np.where(valid, (data - level) / scale, 0.0)
-    background, rms = _maps(image, valid)
-    return background * scale + level, rms * scale
+    plane = _plane(image, valid)
+    background, rms = _maps(np.where(valid, image - plane, 0.0), valid)
+    return (background + plane) * scale + level, rms * scale
 
 
 _BOX_MIN, _BOX_MAX = 16, 64
@@ -208,17 +211,54 @@ def _maps(image, valid):
     if sky.sum() < max(0.1 * valid.sum(), 16):
         sky = valid
     level, scale = location_and_scale(image[sky])
-    found = None if box < _BOX_MIN else _background_2d(image, sky, box)
-    if found is None:
-        return np.full(image.shape, level), np.full(image.shape, scale)
-    background, rms = found.background, found.background_rms
-    if not (np.isfinite(background).all() and np.isfinite(rms).all()):
-        return np.full(image.shape, level), np.full(image.shape, scale)
-    return np.asarray(background), np.maximum(rms, 0.1 * scale)
+    constant = np.full(image.shape, level), np.full(image.shape, scale)
+    if box < _BOX_MIN:
+        return constant
+    background, _ = _background_2d(image, sky, box)
+    if background is None:
+        return constant
+    # A slope inside the boxes would pass for noise: what is left after the first map gives the rms.
+    rest, rms = _background_2d(image - background, sky, box)
+    if rest is None:
+        return constant
+    return background + rest, np.maximum(rms, 0.1 * scale)
+
+
+def _plane(image, valid):
+    """The plane through the lower values of 8 x 8 boxes, without those that lie off: a first guess at a sloping sky.
+
+    Maps made of boxes are flat in the outer half of the outermost ones: what slopes there would pass for a source.
+    """
+    if min(image.shape) < 4 * _BOX_MIN:
+        return np.zeros(image.shape)
+    edges_y, edges_x = (np.linspace(0, n, 9).astype(int) for n in image.shape)
+    points = []
+    for y0, y1 in pairwise(edges_y):
+        for x0, x1 in pairwise(edges_x):
+            box = image[y0:y1, x0:x1][valid[y0:y1, x0:x1]]
+            if box.size > 0.3 * (y1 - y0) * (x1 - x0):
+                # A low quantile: a median rises where sources fill a good part of a box.
+                points.append(
+                    (1.0, (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2, np.quantile(box[:: box.size // 4000 + 1], 0.3))
+                )
+    if len(points) < 16:
+        return np.zeros(image.shape)
+    points = np.array(points)
+    terms, values = points[:, :3], points[:, 3]
+    use = np.ones(len(points), bool)
+    for _ in range(5):
+        plane = np.linalg.lstsq(terms[use], values[use], rcond=None)[0]
+        rest = values - terms @ plane
+        middle, spread = location_and_scale(rest[use])
+        use = np.abs(rest - middle) < 3 * spread
+        if use.sum() < 12:
+            return np.zeros(image.shape)
+    y, x = np.arange(image.shape[0])[:, None], np.arange(image.shape[1])[None, :]
+    return plane[1] * (x - x.mean()) + plane[2] * (y - y.mean())
 
 
 def _background_2d(image, sky, box):
-    """photutils' maps, or None where too little sky is left for them."""
+    """Background and rms from photutils' boxes, or (None, None) where too little sky is left for them."""
     import warnings
 
     from astropy.stats import SigmaClip
@@ -228,7 +268,7 @@ def _background_2d(image, sky, box):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
         try:
-            return Background2D(
+            boxes = Background2D(
                 image,
                 box,
                 mask=~sky,
@@ -237,8 +277,31 @@ def _background_2d(image, sky, box):
                 bkg_estimator=MedianBackground(),
                 bkg_rms_estimator=MADStdBackgroundRMS(),
             )
+            background, rms = np.asarray(boxes.background_mesh), np.asarray(boxes.background_rms_mesh)
         except ValueError:  # every box is mostly masked
-            return None
+            return None, None
+    if not (np.isfinite(background).all() and np.isfinite(rms).all()):
+        return None, None
+    return _from_boxes(background, image.shape, box, 3), _from_boxes(rms, image.shape, box, 1)
+
+
+def _from_boxes(mesh, shape, box, degree):
+    """A spline through the values at the boxes' centres, constant beyond the outermost ones.
+
+    Two small matrix products: a tenth of the time of the general interpolation in photutils' own maps.
+    """
+    from scipy.interpolate import make_interp_spline
+
+    matrices = []
+    for n_boxes, n in zip(mesh.shape, shape, strict=True):
+        edges = np.minimum(np.arange(n_boxes + 1) * box, n)
+        centres = (edges[:-1] + edges[1:] - 1) / 2
+        if n_boxes == 1:
+            matrices.append(np.ones((n, 1)))
+            continue
+        spline = make_interp_spline(centres, np.eye(n_boxes), k=min(degree, n_boxes - 1))
+        matrices.append(spline(np.clip(np.arange(n), centres[0], centres[-1])))
+    return matrices[0] @ mesh @ matrices[1].T
 
 
 def _sources(image, valid, box):
@@ -248,12 +311,31 @@ def _sources(image, valid, box):
     if min(image.shape) < 8:
         return np.zeros(image.shape, bool)
     smooth = gaussian_filter(image, 1.5, mode="reflect")
-    # A first map, sources and all, takes gradients out, which would pass for sources or hide them.
-    first = None if box is None else _background_2d(image, valid, box)
-    if first is not None and np.isfinite(first.background).all():
-        smooth -= first.background
-    level, scale = location_and_scale(smooth[valid])
-    return grow_mask(np.abs(smooth - level) > 3 * scale, 4) & valid
+    if box is not None:
+        # A first map, sources and all, takes out what would pass for sources or hide them.
+        first, _ = _background_2d(image, valid, box)
+        if first is not None:
+            smooth -= first
+        smooth /= _relative_noise(image, valid, box)
+    sources = np.zeros(image.shape, bool)
+    for _ in range(3):  # the sky is known better once the brightest are out
+        sky = valid & ~sources
+        if not sky.any():
+            break
+        level, scale = location_and_scale(smooth[sky])
+        sources = grow_mask(np.abs(smooth - level) > 3 * scale, 4)
+    return sources & valid
+
+
+def _relative_noise(image, valid, box):
+    """How the noise varies over the image (median 1), from differences of neighbours, which know little of sources."""
+    difference = image - 0.5 * (np.roll(image, 1, axis=0) + np.roll(image, 1, axis=1))
+    usable = valid & np.roll(valid, 1, axis=0) & np.roll(valid, 1, axis=1)
+    usable[0] = usable[:, 0] = False
+    _, rms = _background_2d(difference, usable, box)
+    if rms is None or not np.median(rms) > 0:
+        return 1.0
+    return np.clip(rms / np.median(rms), 0.1, 10)
 
 
 def location_and_scale(values):

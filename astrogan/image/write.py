@@ -20,6 +20,8 @@ _FITS = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".pdf")
 _TABLES = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".fits": "fits"}
 
+_SPECTRAL = ("SPECSYS", "RESTFRQ", "RESTFREQ", "RESTWAV", "VELREF", "SSYS")
+
 _BLOCK = 2880
 # Rows are brought into FITS' byte order this many bytes at a time: an image needs no second copy of itself.
 _CHUNK = 2**24
@@ -350,15 +352,15 @@ def _uncertainty(image, shape, name):
 
 def _cards(image, shape, band):
     """The header that an image's meta, unit, band and WCS make, and the HDUs of its WCS' look-up tables."""
-    from astrogan.image._headers import safe_header, unit_text
+    from astrogan.image._headers import is_wcs_keyword, safe_header, unit_text
 
     header = safe_header(image.meta)
     if band is not None:
         header.update(safe_header({"BAND": (band, "band")}))
     wcs_header, tables = _wcs_header(image.wcs, shape)
     for card in wcs_header.cards:
-        if card.keyword not in ("", "COMMENT", "HISTORY"):
-            header.remove(card.keyword, ignore_missing=True, remove_all=True)
+        # A WCS also repeats times and places of the observation, which are those of meta, where it has them.
+        if is_wcs_keyword(card.keyword) or (card.keyword.startswith(_SPECTRAL) and card.keyword not in header):
             header.append(card, end=True)
     if image.unit is not None:
         text = unit_text(image.unit)

@@ -19,8 +19,8 @@ FLAGS = {
     "EMPTY": 8,
     "SATURATED": 16,
 }
-"""Bits of the catalogue's ``flags``: the source's box touches the image's edge; its light falls on masked pixels; it
-shares light with another source; no light was found for it; its light falls on saturated pixels."""
+"""Bits of the catalogue's ``flags``: the source's light reaches the image's edge; it falls on masked pixels; it is
+shared with another source; there is none; it falls on saturated pixels."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,11 +137,14 @@ def _hdus(result):
     """All of a result as HDUs."""
     from astropy.io import fits
 
+    from astrogan.image._headers import quiet
+
     hdus = [fits.PrimaryHDU(), *_image_hdus("RESIDUAL", result.residual)]
     grid = result.residual.wcs
     header = None if grid is None else grid.celestial.to_header(relax=True)
     hdus.append(fits.ImageHDU(result.segmentation, header=header, name="SEGMENTATION"))
-    catalog = fits.table_to_hdu(result.catalog)
+    with quiet():  # FITS has no word for units such as nmgy; they are written as astropy's own
+        catalog = fits.table_to_hdu(result.catalog)
     catalog.name = "CATALOG"
     hdus.append(catalog)
     for number, source, model in zip(result.catalog["id"], result.sources, result.models, strict=True):

@@ -130,7 +130,10 @@ class Deblender(Operator):
         else:
             separation = self._run(self.backend, observation, positions, rng=generator)
             self._check_separation(separation, observation, positions)
-        return _result(prepared, observation, separation, self._notes(seed, separation.info))
+        notes = self._notes(seed, separation.info)
+        if len(observation.bands) > 1:
+            notes["AGBANDS"] = ",".join(observation.bands)
+        return _result(prepared, observation, separation, notes)
 
     def _check_separation(self, separation, observation, positions):
         """Hold a backend's `~astrogan.api.Separation` to the contract."""
@@ -409,7 +412,13 @@ def _blendedness(template, total, weight):
 def _flags(scene, box, data, blendedness):
     lit = data > 0
     height, width = scene.observation.shape[1:]
-    edge = box[1].start == 0 or box[2].start == 0 or box[1].stop == height or box[2].stop == width
+    rows, columns = lit.any(axis=(0, 2)), lit.any(axis=(0, 1))
+    edge = (
+        (box[1].start == 0 and rows[0])
+        or (box[2].start == 0 and columns[0])
+        or (box[1].stop == height and rows[-1])
+        or (box[2].stop == width and columns[-1])
+    )
     saturated = scene.prepared.saturated
     bits = {
         "EDGE": edge,

@@ -34,9 +34,10 @@ class Diagnostics:
     reduced_chi2_per_band : tuple of float
         The same for each band.
     flags : `numpy.ndarray` of bool
-        Where ``chi2`` is above ``threshold``, (band, y, x).
+        Where ``chi2`` is improbably high, (band, y, x); see ``threshold``.
     threshold : float
-        Local reduced chi^2 that Gaussian noise alone exceeds in a pixel with a probability of 1e-5.
+        Local reduced chi^2 that Gaussian noise alone exceeds in a pixel with a probability of 1e-5. Beside edges and
+        masks, where fewer pixels are averaged, flags need more, for the same probability.
     border : int
         Pixels along the edges left out of the totals and the flags: the radius of the PSF.
     bands : tuple of str
@@ -140,20 +141,18 @@ def diagnose(observed: Observation, restored, psf=None) -> Diagnostics:
         seen = plane if psf is None else _convolve(plane, psf[band])
         np.divide(seen - data[band], np.sqrt(variance[band]), out=residual[band], where=valid[band])
 
-    chi2, threshold = _local_chi2(residual, valid)
+    chi2, high = _local_chi2(residual, valid)
     border = 0 if psf is None else psf.shape[-1] // 2
     inside = np.zeros(data.shape, bool)
     inside[:, border : data.shape[1] - border, border : data.shape[2] - border] = True
     inside &= valid
-    with np.errstate(invalid="ignore"):
-        flags = inside & (chi2 > threshold)
     return Diagnostics(
         residual=residual.astype(np.float32),
         chi2=chi2.astype(np.float32),
         reduced_chi2=_mean(residual[inside] ** 2),
         reduced_chi2_per_band=tuple(_mean(r[i] ** 2) for r, i in zip(residual, inside, strict=True)),
-        flags=flags,
-        threshold=threshold,
+        flags=inside & high,
+        threshold=float(_threshold()),
         border=border,
         bands=observed.bands,
         variance_estimated=estimated,
@@ -208,21 +207,34 @@ def _variance(observed):
 
 
 def _local_chi2(residual, valid):
-    """(Gaussian mean of the squared residual over valid pixels, its threshold)."""
-    width = (0, _SMOOTHING, _SMOOTHING)
-    total = ndimage.gaussian_filter(residual**2, width, mode="reflect")
-    weight = ndimage.gaussian_filter(valid.astype(np.float64), width, mode="reflect")
+    """(Gaussian mean of the squared residual over valid pixels, where it is improbably high)."""
+    weight = _smooth(valid.astype(np.float64), 1)
+    total = _smooth(residual**2, 1)
     chi2 = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 1e-6)
-    return chi2, _threshold()
+    high = np.zeros(valid.shape, bool)
+    candidates = np.nonzero(np.nan_to_num(chi2) > _threshold())
+    if len(candidates[0]):
+        # beside edges and masks fewer pixels are averaged, so that more is needed to be improbable
+        own = weight[candidates]
+        squares = _smooth(valid.astype(np.float64), 2)[candidates] / own**2
+        cubes = _smooth(valid.astype(np.float64), 3)[candidates] / own**3
+        high[candidates] = chi2[candidates] > _threshold(squares, cubes)
+    return chi2, high
 
 
-def _threshold():
+def _smooth(planes, power):
+    """Convolution with the normalised Gaussian to a power over the sum of that; nothing outside the image."""
+    width = _SMOOTHING / np.sqrt(power)
+    return ndimage.gaussian_filter(planes, (0, width, width), mode="constant", truncate=5)
+
+
+def _threshold(squares=1.0, cubes=1.0):
     """Upper quantile of a Gaussian-weighted mean of independent chi^2 variables of one degree of freedom.
 
-    By the chi^2 distribution of equal mean, variance and skewness (Hall 1983, Buckley & Eagleson 1988); with the sums of
-    squared and cubed weights in closed form.
+    By the chi^2 distribution of equal mean, variance and skewness (Hall 1983, Buckley & Eagleson 1988). ``squares`` and
+    ``cubes`` are the sums of squared and cubed weights, relative to those of the whole Gaussian.
     """
-    squares = 1 / (4 * np.pi * _SMOOTHING**2)
-    cubes = 1 / (3 * (2 * np.pi * _SMOOTHING**2) ** 2)
+    squares = squares / (4 * np.pi * _SMOOTHING**2)
+    cubes = cubes / (3 * (2 * np.pi * _SMOOTHING**2) ** 2)
     freedom = squares**3 / cubes**2
-    return float(1 + (stats.chi2.isf(_IMPROBABLE, freedom) - freedom) * np.sqrt(squares / freedom))
+    return 1 + (stats.chi2.isf(_IMPROBABLE, freedom) - freedom) * np.sqrt(squares / freedom)

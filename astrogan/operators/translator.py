@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from astrogan.api import Target
-from astrogan.exceptions import InputError, PSFError, UnitError, WCSError
+from astrogan.exceptions import InputError, PSFError, PSFWarning, UnitError, WCSError
 from astrogan.image.finish import finish
 from astrogan.image.prepare import prepare
 from astrogan.image.wcs import (
@@ -77,10 +78,8 @@ class TargetSpec:
             object.__setattr__(self, "pixel_scale", _arcsec(self.pixel_scale))
 
     def __repr__(self):
-        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        given = {name: value for name, value in given.items() if value is not None and name != "wcs"}
-        text = [f"{name}={value!r}" for name, value in given.items() if not (name == "name" and not value)]
-        return f"TargetSpec({', '.join(['wcs=...'] * (self.wcs is not None) + text)})"
+        fields = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        return f"TargetSpec({', '.join(f'{name}={_short(v)}' for name, v in fields if v is not None and str(v) != '')})"
 
 
 class Translator(Operator):
@@ -194,6 +193,10 @@ class Translator(Operator):
             prepared = prepared.replace(observation=_constant_is_noise_free(prepared.observation))
         self._check_size(prepared.observation.shape)
         target, wcs = _target(self.target, prepared, self._band_names(prepared), self.zero_point)
+        if prepared.psf is not None and prepared.psf.varies and target.psf is not None and self._uses("match"):
+            warnings.warn(
+                "the image's PSF varies over the field; it is matched as it is at the centre", PSFWarning, stacklevel=2
+            )
         if n_samples == 1:
             return self._one(prepared, target, wcs, generator, seed)
         return [self._one(prepared, target, wcs, child, seed) for child in generator.spawn(int(n_samples))]
@@ -511,6 +514,12 @@ def _key_of(band, mapping, what):
     raise InputError(
         f"bands: the image's band {band!r} is none of the target's {what}, {', '.join(keys)}; say which with bands="
     )
+
+
+def _short(value):
+    """``repr`` where it fits on a line."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"<{type(value).__name__}>"
 
 
 def _arcsec(value):

@@ -129,13 +129,13 @@ class TestSimulatedGalaxies:
         result = run(observation, target)
         l2, flux = self.errors(result.data, truth)
         assert result.info["resampling_0"] == "bicubic"
-        assert l2.max() < 3e-3, l2
+        assert l2.max() < 1e-3, l2
         assert flux.max() < 1e-4, flux
-        np.testing.assert_allclose(result.data.max(axis=(1, 2)), truth.max(axis=(1, 2)), rtol=4e-3)
+        np.testing.assert_allclose(result.data.max(axis=(1, 2)), truth.max(axis=(1, 2)), rtol=1e-3)
         for got, expected in zip(result.data, truth, strict=True):
             assert np.abs(centroid(got) - centroid(expected)).max() < 0.01
 
-    @pytest.mark.parametrize(("method", "worst"), [("bilinear", 0.02), ("exact", 0.03), ("adaptive", 0.15)])
+    @pytest.mark.parametrize(("method", "worst"), [("bilinear", 0.01), ("exact", 0.03), ("adaptive", 0.1)])
     def test_other_methods(self, pairs, method, worst):
         observation, target, truth = pairs
         l2, flux = self.errors(run(observation, target, resampling=method).data, truth)
@@ -255,6 +255,20 @@ class TestGeometry:
             assert inside.sum() > 500
             got = result.data[0][inside] / grid.area[inside]
             np.testing.assert_allclose(got, expected[inside], rtol=0, atol=2e-4 * np.abs(image).max())
+
+    @pytest.mark.parametrize("ratio", [2.1176, 1.0, 0.4722])
+    def test_products_of_overlaps_are_reprojects(self, ratio, rng):
+        from reproject import reproject_exact
+
+        from astrogan.backends.classic._resampling import _affine_pair
+
+        image = rng.normal(size=(40, 50))
+        target = affine((40, 50), (int(36 / ratio), int(44 / ratio)), ratio, shift=(0.2, -0.4))
+        grid = grid_of(target.to_input, target.shape, (40, 50))
+        assert grid.separable
+        wcs_in, wcs_out = _affine_pair(grid)
+        expected, _ = reproject_exact((image, wcs_in), wcs_out, shape_out=target.shape)
+        np.testing.assert_allclose(resample(image, grid, "exact"), expected, rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize("method", METHODS)
     def test_distortion_conserves_flux(self, method):

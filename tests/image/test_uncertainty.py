@@ -1,3 +1,5 @@
+import warnings
+
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
@@ -198,8 +200,8 @@ class TestBackgroundRMS:
         rng = np.random.default_rng(5)
         data = 1000 * np.exp(-np.hypot(x, y) / 8) + rng.normal(20, 1, (100, 100))
         background, rms = background_rms(data)
-        assert np.median(background) == pytest.approx(20, abs=2)
-        assert np.median(rms) < 3
+        assert np.median(background) == pytest.approx(20, abs=3)  # the galaxy fills the stamp
+        assert np.median(rms) < 1.6
 
     def test_bad_input(self):
         with pytest.raises(InputError, match="2-?D|\\(y, x\\)"):
@@ -210,9 +212,13 @@ class TestBackgroundRMS:
     def test_sextractors_maps(self, data_dir):
         from astropy.io import fits
 
-        data, back, rms = (
-            fits.getdata(data_dir / "sep_ref" / f"{name}.fits").astype(float) for name in ("image", "back", "rms")
-        )
+        maps = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the file of 1992 has cards that are no longer standard
+            for name in ("image", "back", "rms"):
+                with fits.open(data_dir / "sep_ref" / f"{name}.fits") as hdus:
+                    maps.append(hdus[0].data.astype(float))
+        data, back, rms = maps
         background, noise = background_rms(data)
-        assert np.abs(background - back).mean() < 0.2 * rms.mean()
-        assert np.median(noise) == pytest.approx(np.median(rms), rel=0.1)
+        assert np.abs(background - back).mean() < 0.1 * rms.mean()
+        assert np.median(noise) == pytest.approx(np.median(rms), rel=0.05)

@@ -21,6 +21,7 @@ from astrogan.image.wcs import (
     local_scale,
     pixel_mapping,
     pixel_scale,
+    replace_celestial,
     rescale_wcs,
     wcs_equal,
     wcs_from_header,
@@ -111,6 +112,12 @@ SYSTEMS = {
 
 @pytest.fixture(params=SYSTEMS, ids=lambda name: name.replace(" ", "-"))
 def wcs(request):
+    return SYSTEMS[request.param].deepcopy()
+
+
+@pytest.fixture(params=[name for name in SYSTEMS if name != "look-up tables"], ids=lambda name: name.replace(" ", "-"))
+def wcs_in_header(request):
+    """Those that a header holds; look-up tables live in extensions of their own."""
     return SYSTEMS[request.param].deepcopy()
 
 
@@ -362,9 +369,8 @@ class TestCube:
         expected = wcs.all_pix2world(15, 26, 0)
         np.testing.assert_allclose(celestial(sliced.wcs).all_pix2world(5, 6, 0), expected, rtol=0, atol=1e-10)
 
-    def test_through_fits(self, wcs, tmp_path):
-        if wcs.cpdis1 is not None:
-            pytest.skip("look-up tables live in extensions of their own")
+    def test_through_fits(self, wcs_in_header, tmp_path):
+        wcs = wcs_in_header
         CCDData(np.zeros((3, *SHAPE)), unit="adu", wcs=cube_wcs(wcs, 3)).write(tmp_path / "cube.fits")
         read = wcs_from_header(fits.getheader(tmp_path / "cube.fits"))
         assert read.naxis == 3
@@ -400,6 +406,24 @@ class TestCube:
             cube_wcs(sip(), 3).sub([2, 3])
 
 
+class TestReplaceCelestial:
+    def test_third_axis_stays(self):
+        spectral = cube_wcs(tan(), 5)
+        spectral.wcs.ctype[2], spectral.wcs.cunit[2] = "WAVE", "m"
+        spectral.wcs.crval = [*spectral.wcs.crval[:2], 5e-7]
+        spectral.wcs.cd = np.array([[*row, 0] for row in tan().wcs.cd] + [[0, 0, 1e-9]])
+        for sky in (tan(0.4), sip(0.4)):
+            out = replace_celestial(spectral, sky)
+            world = out.all_pix2world(10, 20, 3, 0)
+            np.testing.assert_allclose(world[:2], sky.all_pix2world(10, 20, 0), rtol=0, atol=1e-10)
+            assert world[2] == pytest.approx(5e-7 + 3e-9)
+
+    def test_two_dimensional_and_none(self):
+        assert replace_celestial(sip(), tan()).naxis == 2
+        assert replace_celestial(None, tan()).naxis == 2
+        assert replace_celestial(cube_wcs(tan(), 2), None) is None
+
+
 class TestEqual:
     def test_equal(self, wcs):
         assert wcs_equal(wcs, wcs.deepcopy(), SHAPE, 1e-9)
@@ -431,9 +455,8 @@ class TestEqual:
 
 
 class TestHeader:
-    def test_round_trip(self, wcs):
-        if wcs.cpdis1 is not None:
-            pytest.skip("look-up tables live in extensions of their own")
+    def test_round_trip(self, wcs_in_header):
+        wcs = wcs_in_header
         x, y = points()
         for changed in (wcs, crop_wcs(wcs, 13, 29), rescale_wcs(wcs, 0.4, SHAPE)):
             with warnings.catch_warnings():

@@ -336,6 +336,23 @@ class TestSurvey:
         assert psf_fwhm(out.data[50:-50, 50:-50]) * pixel_scale(out.wcs) == pytest.approx(3.3 * SDSS, rel=0.02)
 
 
+def test_varying_psf_is_said_to_be_matched_at_the_centre():
+    image = ccd(spots((100, 120), [(59.0, 50.0)], fwhm=4.0))
+
+    def varying(x, y):
+        return gaussian_psf(3.0 + x / 59.5, 31)
+
+    with pytest.warns(PSFWarning, match="varies over the field"):
+        out = Translator(target=TargetSpec(psf=gaussian_psf(6.0, 31)), psf=varying)(image)
+    assert psf_fwhm(out.data[35:66, 44:75]) == pytest.approx(6.0, rel=0.01)
+
+
+def test_repr_is_short():
+    spec = TargetSpec(wcs=tan(), psf=moffat_psf(3.0), noise=0.1)
+    assert repr(spec) == "TargetSpec(wcs=<WCS>, psf=<ndarray>, noise=0.1)"
+    assert len(repr(Translator(target=spec))) < 80
+
+
 class TestImageAsTarget:
     def test_grid_psf_and_noise(self, rng):
         reference = ccd(rng.normal(0, 0.2, (80, 90)), wcs=tan(SDSS, 30.0, shape=(80, 90)))

@@ -1,7 +1,8 @@
 """The linear part of an observation: blur by a PSF, then integration over larger pixels; with its variance and mask.
 
-Images that are small enough, with separable kernels (every Gaussian is), go through two matrix products A X B^T, in
-which blur, boundary and rebinning are one; all others through FFTs.
+Kernels that are a sum of few separable terms (a Gaussian is one, a Moffat profile seven) go through matrix products
+A X B^T, in which blur, boundary and rebinning are one; the matrices are banded, and only blocks around the band are
+multiplied. All other kernels go through FFTs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["Forward", "rebinned_shape", "separable"]
+__all__ = ["Forward", "rebinned_shape", "separable_terms"]
 
-_MATRIX_SIZE = 1024
-"""Longest edge for matrix products; beyond it FFTs are quicker."""
+_MAX_TERMS = 8
+"""More products than this cost more than FFTs do."""
 
-_RANK_ONE = 3e-7
-"""A kernel is separable if the product of its factors differs by less from it, relative to its peak."""
+_TERM_ERROR = 1e-6
+"""Largest error of a sum of separable terms, relative to the kernel's peak."""
 
 _PAD_MODE = {"reflect": "symmetric", "replicate": "edge"}
 
@@ -27,19 +28,20 @@ def rebinned_shape(shape, rebin):
     return tuple(int(n / rebin + 1e-9) for n in shape)
 
 
-def separable(kernel):
-    """Factors (u, v) with outer(u, v) = kernel, or `None` where there are none."""
+def separable_terms(kernel):
+    """Pairs (u, v) such that the sum of outer(u, v) is the kernel, or `None` where that takes too many.
+
+    The terms are those of the singular value decomposition, scaled so that the kernel's sum is kept.
+    """
     kernel = np.asarray(kernel, dtype=np.float64)
-    peak = np.unravel_index(np.argmax(np.abs(kernel)), kernel.shape)
-    if kernel[peak] == 0:
-        return None
-    row, column = kernel[peak[0]], kernel[:, peak[1]] / kernel[peak]
-    if np.abs(np.outer(column, row) - kernel).max() > _RANK_ONE * abs(kernel[peak]):
-        return None
-    # Sums over the other axis are free of the single row's rounding errors.
-    u, v = kernel.sum(axis=1), kernel.sum(axis=0)
-    total = u.sum()
-    return None if abs(total) < 0.1 * np.abs(kernel).sum() else (u, v / total)
+    u, s, v = np.linalg.svd(kernel)
+    peak, total = np.abs(kernel).max(), kernel.sum()
+    for rank in range(1, min(_MAX_TERMS, len(s)) + 1):
+        approximation = (u[:, :rank] * s[:rank]) @ v[:rank]
+        if np.abs(approximation - kernel).max() <= _TERM_ERROR * peak:
+            scale = total / approximation.sum() if abs(total) > 0.1 * np.abs(kernel).sum() else 1.0
+            return [(u[:, i] * s[i] * scale, v[i]) for i in range(rank)]
+    return None
 
 
 class Forward:
@@ -59,54 +61,74 @@ class Forward:
     Notes
     -----
     The variance is that of each output pixel, correlation between the input pixels that blur brings in included;
-    output pixels stay correlated with their neighbours.
+    output pixels stay correlated with their neighbours. It is exact for sums of separable terms; for other kernels it
+    is approximate within half a kernel of the edges, and where the rebinning is not by a whole number.
     """
 
     def __init__(self, kernels, shape, rebin=1, boundary="reflect"):
-        self.kernels = None if kernels is None else np.asarray(kernels, dtype=np.float64)
+        self.kernels = None if kernels is None else _without_margins(np.asarray(kernels, dtype=np.float64))
         self.shape = tuple(shape)
         self.rebin = float(rebin)
         self.boundary = boundary
         self.shape_out = rebinned_shape(shape, rebin)
-        self._matrices = self._separable_matrices()
+        self._terms = None if self.kernels is None else _all_terms(self.kernels)
 
-    def _separable_matrices(self):
-        """(A, B), float32, (band or 1, out, in) each, so that an output is A X B^T; `None` where there are none."""
-        if max(self.shape) > _MATRIX_SIZE:
-            return None
-        ny, nx = self.shape
+    def apply(self, data):
+        """Blurred and rebinned data: (..., band, y, x) to (..., band, y', x'), float32."""
         if self.kernels is None:
-            return _matrix(None, ny, self.rebin, self.boundary)[None], _matrix(None, nx, self.rebin, self.boundary)[
-                None
-            ]
-        factors = [separable(kernel) for kernel in self.kernels]
-        if any(pair is None for pair in factors):
-            return None
-        rows = [_matrix(u.tobytes(), ny, self.rebin, self.boundary) for u, _ in factors]
-        columns = [_matrix(v.tobytes(), nx, self.rebin, self.boundary) for _, v in factors]
-        return np.stack(rows), np.stack(columns)
-
-    def apply(self, data, torch=None):
-        """Blurred and rebinned data: (..., band, y, x) float32 to (..., band, y', x') float32.
-
-        ``torch``, the module, does the matrix products with it rather than with numpy (a quarter faster for batches).
-        """
-        if self.kernels is None and self.rebin == 1:
-            return np.array(data, dtype=np.float32)
-        if self._matrices is not None:
-            return _sandwich(*self._matrices, data, torch)
-        blurred = data if self.kernels is None else _convolve(data, self.kernels, self.boundary)
-        return _rebin(blurred, self.rebin)
+            return _rebin(data, self.rebin)
+        if self._terms is None:
+            blurred = _convolve(data, self.kernels, self.boundary)
+            return blurred if self.rebin == 1 else _rebin(blurred, self.rebin)
+        return self._band_by_band(data, lambda terms: [self._bands(u, v) for u, v in terms])
 
     def variance(self, variance):
         """Variance of `apply`'s result, for uncorrelated input: each weight squared."""
-        if self.kernels is None and self.rebin == 1:
-            return np.array(variance, dtype=np.float32)
-        if self._matrices is not None:
-            return _sandwich(*(matrix**2 for matrix in self._matrices), variance, None)
         if self.kernels is None:
             return _rebin(variance, self.rebin, power=2)
-        return self._variance_by_fft(variance)
+        if self._terms is None:
+            return self._variance_by_fft(variance)
+
+        def squares(terms):
+            bands = [self._bands(u, v) for u, v in terms]
+            for i, (rows, columns) in enumerate(bands):
+                for j, (other_rows, other_columns) in enumerate(bands[: i + 1]):
+                    # The square of a sum: every mixed product comes twice.
+                    yield rows.times(other_rows, 1 if i == j else 2), columns.times(other_columns)
+
+        return np.maximum(self._band_by_band(variance, squares), 0)
+
+    def spread(self, invalid, threshold):
+        """Output pixels of which more than ``threshold`` of the weight, or any of the area, is invalid."""
+        invalid = np.asarray(invalid, bool)
+        if not invalid.any():
+            return np.zeros(invalid.shape[:-2] + self.shape_out, bool)
+        grown = invalid
+        if self.kernels is not None:
+            weight = np.abs(self.kernels)
+            weight /= weight.sum(axis=(1, 2), keepdims=True)
+            blur = Forward(weight, self.shape, 1, self.boundary)
+            grown = invalid | (blur.apply(invalid.astype(np.float32)) > max(threshold, 1e-5))
+        if self.rebin == 1:
+            return grown
+        return _rebin(grown.astype(np.float32), self.rebin) > 1e-6
+
+    def _bands(self, u, v):
+        """The matrices of one term: along y and along x."""
+        return tuple(
+            _banded(kernel.tobytes(), size, self.rebin, self.boundary)
+            for kernel, size in zip((u, v), self.shape, strict=True)
+        )
+
+    def _band_by_band(self, data, products):
+        """Sum over terms of A X B^T; ``products`` gives pairs (A, B) for a band's terms."""
+        data = np.ascontiguousarray(data, dtype=np.float32)
+        if len(self._terms) == 1:
+            return _sum_of_products(products(self._terms[0]), data)
+        out = np.empty((*data.shape[:-2], *self.shape_out), np.float32)
+        for band, terms in enumerate(self._terms):
+            out[..., band, :, :] = _sum_of_products(products(terms), np.ascontiguousarray(data[..., band, :, :]))
+        return out
 
     def _variance_by_fft(self, variance):
         squared, first = self._squared_weights()
@@ -131,40 +153,98 @@ class Forward:
         squared = [_with_box(self.kernels, one, other) ** 2 for one in boxes for other in boxes]
         return np.mean(squared, axis=0), (self.rebin - 1) / 2
 
-    def spread(self, invalid, threshold):
-        """Output pixels of which more than ``threshold`` of the weight, or any of the area, is invalid."""
-        invalid = np.asarray(invalid, bool)
-        if not invalid.any():
-            return np.zeros(invalid.shape[:-2] + self.shape_out, bool)
-        grown = invalid
-        if self.kernels is not None:
-            weight = np.abs(self.kernels)
-            weight /= weight.sum(axis=(1, 2), keepdims=True)
-            blur = Forward(weight, self.shape, 1, self.boundary)
-            grown = invalid | (blur.apply(invalid.astype(np.float32)) > max(threshold, 1e-5))
-        if self.rebin == 1:
-            return grown
-        return _rebin(grown.astype(np.float32), self.rebin) > 1e-6
+
+def _without_margins(kernels):
+    """Kernels cut to where any of them is more than 1e-9 of its peak; what is cut is below float32's rounding."""
+    size = kernels.shape[-1]
+    counts = np.abs(kernels) > 1e-9 * np.abs(kernels).max(axis=(1, 2), keepdims=True)
+    (used,) = np.nonzero(counts.any(axis=(0, 1)) | counts.any(axis=(0, 2)))
+    margin = min(used[0], size - 1 - used[-1]) if used.size else 0
+    return np.ascontiguousarray(kernels[:, margin : size - margin, margin : size - margin])
 
 
-@lru_cache(maxsize=64)
-def _matrix(kernel, size, rebin, boundary):
-    """(out, in) float32 weights along one axis: convolution, boundary and rebinning."""
-    matrix = np.eye(size) if kernel is None else _convolution_matrix(np.frombuffer(kernel), size, boundary)
-    if rebin != 1:
-        matrix = _rebin_matrix(size, rebin) @ matrix
-    matrix = matrix.astype(np.float32)
-    matrix.setflags(write=False)
-    return matrix
+def _all_terms(kernels):
+    """Separable terms of each kernel, or `None` if one has too many."""
+    terms = []
+    for kernel in kernels:
+        terms.append(_cached_terms(kernel.tobytes(), len(kernel)))
+        if terms[-1] is None:
+            return None
+    return terms
 
 
-def _convolution_matrix(kernel, size, boundary):
+@lru_cache(maxsize=32)
+def _cached_terms(kernel, size):
+    return separable_terms(np.frombuffer(kernel).reshape(size, size))
+
+
+def _sum_of_products(products, data):
+    """Sum of A X B^T over pairs (A, B)."""
+    total = None
+    for rows, columns in products:
+        term = columns.from_right(rows.from_left(data))
+        if total is None:
+            total = term
+        else:
+            total += term
+    return total
+
+
+class _Banded:
+    """A banded matrix, as blocks of rows of which only the columns that are not zero are held."""
+
+    def __init__(self, blocks, shape):
+        self.blocks = blocks  # (first row, last row + 1, first column, last column + 1, float32 array)
+        self.shape = shape
+
+    def times(self, other, factor=1):
+        """Element by element, with a matrix of the same blocks."""
+        pairs = zip(self.blocks, other.blocks, strict=True)
+        return _Banded([(*mine[:4], factor * mine[4] * theirs[4]) for mine, theirs in pairs], self.shape)
+
+    def from_left(self, data):
+        """M X for (..., y, x)."""
+        out = np.empty((*data.shape[:-2], self.shape[0], data.shape[-1]), np.float32)
+        for low, high, first, last, block in self.blocks:
+            np.matmul(block, data[..., first:last, :], out=out[..., low:high, :])
+        return out
+
+    def from_right(self, data):
+        """X M^T for contiguous (..., y, x)."""
+        out = np.empty((*data.shape[:-1], self.shape[0]), np.float32)
+        lines, lines_out = data.reshape(-1, data.shape[-1]), out.reshape(-1, self.shape[0])
+        for low, high, first, last, block in self.blocks:
+            np.matmul(lines[:, first:last], block.T, out=lines_out[:, low:high])
+        return out
+
+
+@lru_cache(maxsize=128)
+def _banded(kernel, size, rebin, boundary):
+    """Convolution along one axis, boundary and rebinning, as a banded matrix."""
+    kernel = np.frombuffer(kernel)
     half = len(kernel) // 2
-    out, tap = np.indices((size, len(kernel)))
-    source = _inside(out + half - tap, size, boundary)
-    matrix = np.zeros((size, size))
-    np.add.at(matrix, (out, source), kernel[tap])
-    return matrix
+    out = int(size / rebin + 1e-9)
+    edges = rebin * np.arange(out + 1)
+    # Blocks as high as the band is broad: smaller ones are slower products, larger ones multiply more zeros.
+    step = int(np.clip(2 * half / rebin, 32, 256))
+    blocks = []
+    for low in range(0, out, step):
+        high = min(low + step, out)
+        rows = np.arange(int(edges[low]), min(int(np.ceil(edges[high] - 1e-9)), size))
+        source = _inside(rows[:, np.newaxis] + half - np.arange(len(kernel)), size, boundary)
+        first, last = int(source.min()), int(source.max()) + 1
+        convolution = np.zeros((len(rows), last - first))
+        np.add.at(convolution, (np.arange(len(rows))[:, np.newaxis], source - first), kernel)
+        if rebin != 1:
+            convolution = _overlap(edges[low : high + 1], rows) @ convolution
+        blocks.append((low, high, first, last, np.ascontiguousarray(convolution, dtype=np.float32)))
+    return _Banded(blocks, (out, size))
+
+
+def _overlap(edges, pixels):
+    """(len(edges) - 1, len(pixels)): the part of each input pixel between two edges."""
+    low, high = edges[:-1, np.newaxis], edges[1:, np.newaxis]
+    return np.clip(np.minimum(pixels + 1, high) - np.maximum(pixels, low), 0, 1)
 
 
 def _inside(index, size, boundary):
@@ -173,27 +253,6 @@ def _inside(index, size, boundary):
         return np.clip(index, 0, size - 1)
     index = np.mod(index, 2 * size)
     return np.minimum(index, 2 * size - 1 - index)
-
-
-def _rebin_matrix(size, rebin):
-    """(out, in): the part of each input pixel that lies in each output pixel."""
-    edges = rebin * np.arange(int(size / rebin + 1e-9) + 1)
-    low, high = edges[:-1, np.newaxis], edges[1:, np.newaxis]
-    pixel = np.arange(size)
-    return np.clip(np.minimum(pixel + 1, high) - np.maximum(pixel, low), 0, 1)
-
-
-def _sandwich(left, right, data, torch):
-    """left X right^T for each band; one pair of matrices for all bands, or a pair each."""
-    if len(left) == 1:
-        left, right = left[0], right[0]
-    right = np.swapaxes(right, -1, -2)
-    data = np.ascontiguousarray(data, dtype=np.float32)
-    if torch is None:
-        return np.matmul(left, np.matmul(data, right))
-    # torch warns of read-only arrays.
-    left, right, data = (torch.from_numpy(np.require(a, requirements="W")) for a in (left, right, data))
-    return torch.matmul(left, torch.matmul(data, right)).numpy()
 
 
 def _with_box(kernels, rows, columns):

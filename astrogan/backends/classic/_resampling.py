@@ -205,7 +205,6 @@ class Taps:
         pixels = np.floor(centres).astype(int)[:, None] + first + np.arange(size)
         offset = centres[:, None] - pixels
         if self.method in _PROFILES:
-            # Not made to sum to one: that would take 2 per cent off the squares of the spline's weights.
             return pixels, profile(offset)
         if self.method == "exact":
             weights = np.clip(np.minimum(offset + width / 2, 0.5) - np.maximum(offset - width / 2, -0.5), 0, None)
@@ -235,28 +234,13 @@ class Taps:
             for matrix in (along_y, along_x):
                 matrix.data = weight(matrix.data)
             return (along_x @ (along_y @ image).T).T
-        table = weight(self.table).reshape(-1, self.table.shape[2], self.table.shape[3])
+        table, first = _trimmed(weight(self.table), self.first)
         out = np.empty(grid.x.shape)
         # In blocks that stay in the cache: every weight reads all of a block's pixels.
         step = max(1, 2**15 // out.shape[1])
         for start in range(0, len(out), step):
             rows = slice(start, start + step)
-            out[rows] = self._gather_block(image, table, grid.x[rows], grid.y[rows])
-        return out
-
-    def _gather_block(self, image, table, x, y):
-        n, size = len(self.table), table.shape[-1]
-        height, width = image.shape
-        below_x, below_y = np.floor(x).astype(int), np.floor(y).astype(int)
-        phase = np.clip(((y - below_y) * n).astype(int), 0, n - 1) * n
-        phase += np.clip(((x - below_x) * n).astype(int), 0, n - 1)
-        flat = image.ravel()
-        columns = [np.clip(below_x + self.first + i, 0, width - 1) for i in range(size)]
-        out = np.zeros(x.shape)
-        for j in range(size):
-            row = np.clip(below_y + self.first + j, 0, height - 1) * width
-            for i, column in enumerate(columns):
-                out += table[:, j, i].take(phase) * flat.take(row + column)
+            out[rows] = _gather_block(image, table, first, grid.x[rows], grid.y[rows])
         return out
 
     def correlated(self, kernel):
@@ -288,7 +272,7 @@ class Taps:
 
 def _phases(size):
     """Middles of the intervals that an input pixel is divided into; fewer where many pixels are averaged."""
-    n = 64 if size <= 8 else 32 if size <= 16 else 8
+    n = 64 if size <= 10 else 32 if size <= 16 else 8
     return (np.arange(n) + 0.5) / n
 
 
@@ -310,9 +294,34 @@ def _b_spline(u):
     return np.where(u < 1, 2 / 3 - u**2 + u**3 / 2, np.maximum(2 - u, 0) ** 3 / 6)
 
 
-# Profile, first weight and number of weights of what reads the image at a point. The spline's weights go on for ever;
-# those beyond six hold 2e-4 of its squares.
-_PROFILES = {"bilinear": (_triangle, 0, 2), "bicubic": (_cardinal_spline, -2, 6)}
+def _trimmed(table, first):
+    """A (phase, phase, y, x) table without outer weights that hold less than 5e-4 of the sum, as (phases, y, x)."""
+    share = np.abs(table).mean(axis=(0, 1))
+    while len(share) > 2 and share[1:-1, 1:-1].sum() > (1 - 5e-4) * share.sum():
+        share, table, first = share[1:-1, 1:-1], table[:, :, 1:-1, 1:-1], first + 1
+    return np.ascontiguousarray(table).reshape(-1, *share.shape), first
+
+
+def _gather_block(image, table, first, x, y):
+    """Sums over the weights of each pixel of a block."""
+    n, size = int(np.sqrt(len(table))), table.shape[-1]
+    height, width = image.shape
+    below_x, below_y = np.floor(x).astype(int), np.floor(y).astype(int)
+    phase = np.clip(((y - below_y) * n).astype(int), 0, n - 1) * n
+    phase += np.clip(((x - below_x) * n).astype(int), 0, n - 1)
+    flat = image.ravel()
+    columns = [np.clip(below_x + first + i, 0, width - 1) for i in range(size)]
+    out = np.zeros(x.shape)
+    for j in range(size):
+        row = np.clip(below_y + first + j, 0, height - 1) * width
+        for i, column in enumerate(columns):
+            out += table[:, j, i].take(phase) * flat.take(row + column)
+    return out
+
+
+# Profile, first weight and number of weights of what reads the image at a point. The spline's go on for ever; those
+# beyond ten are less than 1e-3 of their sum.
+_PROFILES = {"bilinear": (_triangle, 0, 2), "bicubic": (_cardinal_spline, -4, 10)}
 
 
 def _table(first, size, points, weights, phases):

@@ -73,7 +73,7 @@ class PhysicalDegrader:
     The output's variance is that of the input, carried through blur and rebinning with the square of each weight
     (correlations that the blur brings into a block of pixels included), and that of the noise added. Without a
     variance on input there is none on output, unless ``noiseless_input``. Within half a kernel of the image's edges the
-    variance is approximate if the kernel is not separable.
+    variance is approximate for kernels that are measured rather than analytic.
 
     Images continue as their mirror image beyond their edges, which conserves the flux exactly for symmetric kernels.
     Photon noise is drawn for the input's positive part; what is below zero electrons after adding the sky stays as it
@@ -195,8 +195,6 @@ class PhysicalDegrader:
         InputError
             If the stamps are not (n, band, y, x) or not finite.
         """
-        import torch
-
         stamps = np.asarray(stamps)
         if stamps.ndim != 4 or 0 in stamps.shape[1:]:
             raise InputError(f"stamps has shape {stamps.shape}; it must be (n, band, y, x) with no empty axis")
@@ -214,7 +212,7 @@ class PhysicalDegrader:
         for start in range(0, len(stamps), step):
             chunk = slice(start, start + step)
             own = None if variance is None else variance[chunk]
-            data, _ = self._degrade(stamps[chunk], own, forward, rng, torch, with_variance=False)
+            data, _ = self._degrade(stamps[chunk], own, forward, rng, with_variance=False)
             if not np.isfinite(data).all():
                 raise InputError("stamps holds NaN or inf; fill such pixels first (astrogan.image.mask.fill_invalid)")
             out[chunk] = self._saturate(data)[0]
@@ -263,9 +261,9 @@ class PhysicalDegrader:
             )
         return Forward(self.kernels(shape[0], own, pixel_scale), shape[1:], self.rebin)
 
-    def _degrade(self, data, own, forward, rng, torch=None, with_variance=True):
+    def _degrade(self, data, own, forward, rng, with_variance=True):
         """Steps 1 to 4 of (n, band, y, x) data; the variance is `None` where it is not known."""
-        image = forward.apply(data, torch)
+        image = forward.apply(data)
         carried = None
         if own is not None and (self.needs_variance or (with_variance and not self.noiseless_input)):
             carried = forward.variance(own)

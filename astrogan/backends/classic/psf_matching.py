@@ -53,7 +53,9 @@ class PSFMatching:
     PSFs hold the response of their own pixels, so that the value of the matched image at the centre of an output
     pixel *is* that pixel's value, and interpolation is the right way to read it; averaging over the pixel would
     blur it once more. On simulated galaxies from CFHT to SDSS (0.71 to 1.32 arcsec, 0.187 to 0.396 arcsec a pixel)
-    ``"bicubic"`` is within 0.1 % of the truth (relative L2), ``"exact"`` and ``"adaptive"`` within some per cent.
+    ``"bicubic"`` is within 0.03 % of the truth (relative L2), ``"bilinear"`` within 0.5 %, ``"exact"`` within 2 % and
+    ``"adaptive"`` within 7 %; fluxes agree to 2e-5, 2e-3, 2e-5 and 3e-4. A PSF that varies over the field is matched
+    as it is at the centre. Near the image's edges the kernel sees the image's mirror image.
 
     Where the target's pixels are larger and there is no kernel, interpolation would skip input pixels; averaging does
     not. Flux in a pixel is multiplied by the pixel's own area in input pixels, distortions included. Pixels that are

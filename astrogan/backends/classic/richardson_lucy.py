@@ -14,6 +14,7 @@ nothing beyond the border. Here instead
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -34,6 +35,8 @@ TAIL = 5e-3  # part of a pixel's light that may come from beyond the margin, on 
 WEIGHT_FLOOR = 0.01  # smallest weight of a valid pixel: float32 transforms leave no room for less
 SAMPLE = 2**17  # pixels that the sky's statistics are taken from
 THREADED_PIXELS = 2**18  # images up to this many pixels are transformed by one thread: more only slow it down
+
+TINY = float(np.finfo(np.float32).tiny)
 
 NO_CUTS = ((False, False), (False, False))
 
@@ -69,11 +72,13 @@ def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
     """
     data, valid = observation.data[band].ravel(), observation.valid[band].ravel()
     step = max(data.size // SAMPLE, 1)
+    while math.gcd(step, observation.shape[2]) > 1:  # or only some columns would be looked at
+        step += 1
     chosen = np.flatnonzero(valid[::step]) * step
     if chosen.size == 0:
         chosen = np.flatnonzero(valid)
     if chosen.size == 0:
-        return Sky(0.0, 0.0, 0.0, 0.0)
+        return Sky(0.0, 0.0, 0.0, TINY)
     sample = data[chosen].astype(np.float64)
     sky = float(np.median(sample))
     if observation.variance is None:
@@ -90,8 +95,10 @@ def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
         background = max(level - sky, 0.0)
     brightest = float(np.max(data, where=valid, initial=-np.inf))
     level = sky + background
-    floor = 1e-7 * max(brightest + background, 0.0)
-    return Sky(float(background), level, variance, min(floor, 1e-2 * level) if level > 0 else floor)
+    floor = 1e-7 * (brightest + background)
+    if level > 0:
+        floor = min(floor, 1e-2 * level)
+    return Sky(float(background), level, variance, max(floor, TINY))
 
 
 def _poisson_level(signal: np.ndarray, excess: np.ndarray, variance: float) -> float:
@@ -249,7 +256,7 @@ class RichardsonLucy:
                     # Kept just above zero: a pixel at zero could never return.
                     momentum = torch.lerp(previous, estimate, 1 + (k - 1) / (k + 2), out=momentum)
                     point = momentum.clamp_(min=field.sky.floor)
-                previous, estimate = estimate, estimate.clone() if previous is None else previous
+                previous, estimate = estimate, torch.empty_like(estimate) if previous is None else previous
             model = field.blur(point)
             if self.stop and field.reduced_chi2(model) <= self.chi2:
                 return point, k
@@ -309,8 +316,7 @@ class Field:
         # made faint; and sky counted as no less than its level, so that fluctuations of the sky change nothing.
         expected = self.blur(torch.clamp(data, min=self.sky.level).mul_(valid)).div_(self.sky.level)
         measured = self.blur(noise).div_(self.sky.variance)
-        tiny = torch.finfo(torch.float32).tiny
-        return expected.div_(measured.clamp_(min=tiny)).clamp_(min=WEIGHT_FLOOR, max=1).mul_(valid)
+        return expected.div_(measured.clamp_(min=TINY)).clamp_(min=WEIGHT_FLOOR, max=1).mul_(valid)
 
     def _set_domain(self, valid: torch.Tensor, cuts, margin: int) -> None:
         """Find which pixels are restored, how much of its model a datum loses by the others, and ``1 / H^T w``.
@@ -357,10 +363,12 @@ class Field:
         """The weighted data with noise drawn from the variance added."""
         data = []
         for o, rng in zip(self.observations, rngs, strict=True):
-            noise = self.sky.variance if o.variance is None else o.variance[self.band]
-            noise = np.sqrt(noise) * rng.standard_normal(o.shape[1:], np.float32)
+            valid = o.valid[self.band]
+            variance = self.sky.variance if o.variance is None else o.variance[self.band]
+            noise = np.sqrt(np.where(valid, variance, 0), dtype=np.float32)
+            noise *= rng.standard_normal(o.shape[1:], np.float32)
             shifted = o.data[self.band] + np.float32(self.sky.background) + noise
-            data.append(np.where(o.valid[self.band], np.maximum(shifted, 0), 0))
+            data.append(np.where(valid, np.maximum(shifted, 0), 0))
         return self._pack(data).mul_(self.weight)
 
     def unpack(self, estimate: torch.Tensor, carry, into) -> None:

@@ -188,7 +188,6 @@ class _Maker:
     """Makes templates of one source from its light; holds what stays the same between rounds."""
 
     def __init__(self, source, noise, valid, labels):
-        self.radius = source.radius
         row, column = source.centre
         y, x = source.box[1:]
         self.pad = (

@@ -34,9 +34,9 @@ class TotalVariation:
     Parameters
     ----------
     strength : float, tuple of float, or "auto"
-        Weight of the total variation, one for all bands or one a band; 0.1 to 1 is usual. "auto" takes the one at which
-        chi^2 = N - p, with N valid pixels and p the effective number of parameters of the best linear filter (by Stein's
-        unbiased risk estimate). The plain discrepancy principle, chi^2 = N, smooths too much.
+        Weight of the total variation, one for all bands or one a band; 0.1 to 1 is usual. "auto" takes the one at
+        which chi^2 = N - p, with N valid pixels and p the effective number of parameters of the best linear filter
+        (by Stein's unbiased risk estimate). The plain discrepancy principle, chi^2 = N, smooths too much.
     weighting : {"local", "pixel"}
         Variance of the data term: the running median over about 50 pixels, or each pixel's own. The latter gives bright
         sources, whose own photons raise their variance, less weight and takes some per cent of their flux.
@@ -51,8 +51,8 @@ class TotalVariation:
 
     Notes
     -----
-    Solved by splitting H x and the gradient off the image [2]_, so that each step is a weighted mean, a shrinkage and one
-    division in Fourier space. The edges are free, as in `Tikhonov`. Total variation turns gentle slopes into steps
+    Solved by splitting H x and the gradient off the image [2]_, so that each step is a weighted mean, a shrinkage and
+    one division in Fourier space. The edges are free, as in `Tikhonov`. Total variation turns gentle slopes into steps
     and lowers the peaks of faint small sources: use it for detection and display before photometry. It is not linear;
     no variance is given. Without PSF, mask and weights it equals `skimage.restoration.denoise_tv_chambolle` with
     ``weight`` = strength on data over sigma.
@@ -68,7 +68,7 @@ class TotalVariation:
     >>> from astrogan.api import Observation
     >>> step = np.pad(np.full((1, 32, 16), 20.0), ((0, 0), (0, 0), (16, 0)))
     >>> noisy = step + np.random.default_rng(2).normal(size=step.shape)
-    >>> result = TotalVariation()(Observation(noisy, variance=np.ones_like(noisy)), rng=np.random.default_rng(0))
+    >>> result = TotalVariation(1.0)(Observation(noisy, variance=np.ones_like(noisy)), rng=np.random.default_rng(0))
     >>> bool(abs(result.data - step).mean() < 0.3)
     True
     """

@@ -32,8 +32,8 @@ class Wavelet:
 
     The starlet (isotropic undecimated a trous transform with the B3 spline) splits the image into details of 1, 2, 4,
     ... pixels and a smooth rest. Coefficients above ``threshold`` standard deviations form the multiresolution
-    support [1]_. The image is then found by iteration such that its residual has nothing left inside the support: amplitudes
-    and fluxes of what is significant are kept, unlike with one-pass thresholding.
+    support [1]_. The image is then found by iteration such that its residual has nothing left inside the support:
+    amplitudes and fluxes of what is significant are kept, unlike with one-pass thresholding.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ class Wavelet:
 
     Notes
     -----
-    Denoising repeats x <- x + M W(d - x), with W the transform, M the support and the smooth rest always in it. Deconvolving
-    filters the residual in the same way, x <- x + H^T (M W(d - H x)), with Nesterov's momentum: the support keeps most
-    of the noise out of the iterations (Starck & Murtagh 1994 [2]_).
+    Denoising repeats x <- x + M W(d - x), with W the transform, M the support and the smooth rest always in it.
+    Deconvolving filters the residual in the same way, x <- x + H^T (M W(d - H x)), with Nesterov's momentum: the
+    support keeps most of the noise out of the iterations (Starck & Murtagh 1994 [2]_).
 
-    Thresholds follow the variance, smoothed at each scale (exact where it is constant). Without one the noise is the robust
-    scatter of second differences over the whole image, and the halo is -1. Masked pixels are filled smoothly before
-    the transform, and never compared with the result in a deconvolution. Not linear: no variance is given.
+    Thresholds follow the variance, smoothed at each scale (exact where it is constant). Without one the noise is the
+    robust scatter of second differences over the whole image, and the halo is -1. Masked pixels are filled smoothly
+    before the transform, and never compared with the result in a deconvolution. Not linear: no variance is given.
 
     References
     ----------
@@ -205,7 +205,7 @@ def _filter(parts, support):
 
 
 def starlet(plane: np.ndarray, scales: int) -> list[np.ndarray]:
-    """The starlet transform: ``scales`` detail planes from the finest on, then the smooth rest; they add up to the plane.
+    """The starlet transform: ``scales`` detail planes from the finest on and the smooth rest; their sum is the plane.
 
     Parameters
     ----------

@@ -55,8 +55,8 @@ class Wiener:
 
     Notes
     -----
-    The exact filter reaches everywhere; it is cut where less than 1e-5 of its response to a star's peak, and 1e-4 of the
-    absolute weight, lies outside (at most at 128 pixels), and its sum is set to one again. What is applied is
+    The exact filter reaches everywhere; it is cut where its response to a star has fallen to 1e-5 of the peak and 1e-4
+    of its absolute weight is left outside (at most at 128 pixels), and its sum is set to one again. What is applied is
     therefore a finite convolution with a known halo: tiles agree with the whole image, edges reflect and nothing
     wraps round. Filters are cached per PSF and balance, their transforms per shape.
 

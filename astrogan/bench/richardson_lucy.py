@@ -1,0 +1,269 @@
+"""Richardson-Lucy beside scikit-image's, in one run: ``python -m astrogan.bench.richardson_lucy``.
+
+All rows restore the same float32 image, a field of stars and galaxies in noise, with the same Moffat PSF. Beside them
+stands the time that four real FFTs of the whole padded image take an iteration, with whichever of torch and scipy, and
+of one thread and all cores, is the quickest: an untiled method that does nothing but its transforms cannot beat it.
+Absolute times depend on the machine; the ratios are what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["main", "run"]
+
+_FWHM = 4.0
+_LARGEST_WHOLE = 2048  # edge up to which the tiles are checked against the whole image
+_MEMORY = """
+import os, resource, sys
+import numpy as np
+from astrogan.bench.richardson_lucy import _backend, _ours, _theirs
+data, psf, iterations, method = np.load(sys.argv[1]), np.load(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+if method == "skimage":
+    call = lambda image: _theirs(image, psf, iterations)
+else:
+    from astrogan.api import Observation
+    observation = Observation(data[None], psf=psf[None])
+    call = lambda image: _ours(_backend(iterations), Observation(image[None], psf=psf[None]) if image is not data
+                               else observation)
+call(np.ascontiguousarray(data[:400, :400]))
+unit = 1 if sys.platform == "darwin" else 1024
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+if os.path.exists("/proc/self/statm"):
+    with open("/proc/self/statm") as file:
+        before = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+result = call(data)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+print((after - before) / data.nbytes)
+"""
+
+
+def run(*, sizes=(256, 1024), iterations=30, psf_size=41, repeats=3, memory=True, seed=0):
+    """Time all rows, alternating.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Edges of the square images in pixels.
+    iterations : int
+        Iterations of the textbook method; the accelerated row does as many as it needs to reach the same likelihood.
+    psf_size : int
+        Edge of the PSF in pixels, odd.
+    repeats : int
+        Runs of each row, after one that is not counted.
+    memory : bool
+        Whether to measure memory, in processes of their own.
+    seed : int
+        Seed of the image.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        ``size``, ``method``, ``iterations``; ``best_ms`` and ``median_ms`` over the repeats; ``times_skimage`` (how many
+        times faster than scikit-image) and ``of_fft_bound`` (time over that of the FFTs alone), both of the best runs,
+        with ``median_times_skimage`` of the medians; ``difference``, the largest one between tiles and the whole image
+        over its peak; ``memory``, what the call needs at its peak beyond its input, in images, the result included.
+    """
+    from astropy.table import Table
+
+    rows = []
+    for size in sizes:
+        rows += _compare(int(size), iterations, psf_size, repeats, memory, seed)
+    table = Table(rows=rows)
+    for name in table.colnames:
+        if table[name].dtype.kind == "f":
+            table[name].format = ".1e" if name == "difference" else ".2f"
+    return table
+
+
+def _compare(size, iterations, psf_size, repeats, memory, seed):
+    from astrogan.api import Observation
+
+    data, psf = _scene(size, psf_size, seed)
+    observation = Observation(data[None], psf=psf[None])
+    fewer = _equal_likelihood(iterations, psf_size, seed)
+    plain, accelerated = _backend(iterations), _backend(fewer, "nesterov")
+    methods = {
+        "skimage": (iterations, lambda: _theirs(data, psf, iterations)),
+        "fft-bound": (iterations, _fft_bound(size + psf_size - 1, iterations)),
+        "astrogan": (iterations, lambda: _ours(plain, observation)),
+        "astrogan-nesterov": (fewer, lambda: _ours(accelerated, observation)),
+    }
+    times = {name: [] for name in methods}
+    for repeat in range(repeats + 1):
+        for name, (_, function) in methods.items():
+            start = time.perf_counter()
+            function()
+            if repeat > 0:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    best = {name: min(values) for name, values in times.items()}
+    median = {name: float(np.median(values)) for name, values in times.items()}
+    difference = dict.fromkeys(methods, np.nan)
+    if size <= _LARGEST_WHOLE:
+        difference["astrogan"] = _difference(plain, observation)
+        difference["astrogan-nesterov"] = _difference(accelerated, observation)
+    needed = {name: np.nan for name in methods}
+    if memory:
+        needed |= {name: _memory(data, psf, iterations, name) for name in ("skimage", "astrogan")}
+    return [
+        {
+            "size": size,
+            "method": name,
+            "iterations": methods[name][0],
+            "best_ms": best[name],
+            "median_ms": median[name],
+            "times_skimage": best["skimage"] / best[name],
+            "median_times_skimage": median["skimage"] / median[name],
+            "of_fft_bound": best[name] / best["fft-bound"],
+            "difference": difference[name],
+            "memory": needed[name],
+        }
+        for name in methods
+    ]
+
+
+def _scene(size, psf_size, seed):
+    """Stars and galaxies of one unit of noise on a sky of zero, float32, and a Moffat PSF of FWHM 4 pixels."""
+    from scipy.signal import fftconvolve
+
+    rng = np.random.default_rng(seed)
+    offset = np.arange(psf_size) - psf_size // 2
+    scale = 0.5 * _FWHM / np.sqrt(2 ** (1 / 3) - 1)
+    psf = (1 + (offset[:, None] ** 2 + offset**2) / scale**2) ** -3.0
+    psf = (psf / psf.sum()).astype(np.float32)
+    image = np.zeros((size, size), np.float32)
+    stars = max(size * size // 2000, 1)
+    np.add.at(image, tuple(rng.integers(0, size, (2, stars))), np.minimum(100 * rng.pareto(1.0, stars), 1e5))
+    y, x = np.mgrid[-30:31, -30:31]
+    disc = np.exp(-np.hypot(y, x) / 4)
+    for _ in range(stars // 4):
+        row, column = rng.integers(0, max(size - 61, 1), 2)
+        part = image[row : row + 61, column : column + 61]
+        part += 20 * rng.random() * disc[: part.shape[0], : part.shape[1]]
+    image = fftconvolve(image, psf, mode="same") + rng.standard_normal(image.shape, np.float32)
+    return image.astype(np.float32), psf
+
+
+def _backend(iterations, acceleration=None):
+    from astrogan.backends.classic.richardson_lucy import RichardsonLucy
+
+    return RichardsonLucy(iterations, acceleration=acceleration)
+
+
+def _ours(backend, observation):
+    from astrogan.image.tiling import run_tiled
+
+    return run_tiled(backend, observation, rng=np.random.default_rng(0))
+
+
+def _theirs(data, psf, iterations):
+    from skimage.restoration import richardson_lucy
+
+    # It wants positive data.
+    return richardson_lucy(data + np.float32(10), psf, num_iter=iterations, clip=False)
+
+
+def _difference(backend, observation) -> float:
+    whole = backend(observation, rng=np.random.default_rng(0)).data
+    return float(np.abs(_ours(backend, observation).data - whole).max() / np.abs(whole).max())
+
+
+def _equal_likelihood(iterations, psf_size, seed) -> int:
+    """The accelerated iterations that reach the Poisson likelihood of so many plain ones."""
+    from scipy.signal import fftconvolve
+
+    from astrogan.api import Observation
+
+    data, psf = _scene(256, psf_size, seed)
+    observation = Observation(data[None], psf=psf[None])
+    inner = slice(psf_size, -psf_size)
+
+    def misfit(backend):
+        estimate = backend(observation, rng=np.random.default_rng(0))
+        background = estimate.info["background"]
+        model = fftconvolve(estimate.data[0].astype(float) + background, psf, mode="same")[inner, inner]
+        counts = np.maximum(data[inner, inner] + background, 0)
+        return float(np.sum(model - counts * np.log(model)))
+
+    wanted = misfit(_backend(iterations))
+    fewer = 1
+    while fewer < iterations and misfit(_backend(fewer, "nesterov")) > wanted:
+        fewer += 1
+    return fewer
+
+
+def _fft_bound(size, iterations):
+    """A function that does four real FFTs an iteration and nothing else, in the quickest way found."""
+    import scipy.fft
+    import torch
+
+    from astrogan.image.tiling import available_cores, single_torch_thread
+
+    shape = 2 * (scipy.fft.next_fast_len(size, real=True),)
+    image = np.random.default_rng(0).random(shape, np.float32)
+    tensor = torch.from_numpy(image)
+
+    def with_torch(iterations):
+        for _ in range(2 * iterations):
+            torch.fft.irfft2(torch.fft.rfft2(tensor), s=shape)
+
+    def with_one_torch_thread(iterations):
+        with single_torch_thread():
+            with_torch(iterations)
+
+    def with_scipy(iterations, workers):
+        for _ in range(2 * iterations):
+            scipy.fft.irfft2(scipy.fft.rfft2(image, workers=workers), s=shape, workers=workers, overwrite_x=True)
+
+    ways = [
+        with_torch,
+        with_one_torch_thread,
+        lambda iterations: with_scipy(iterations, 1),
+        lambda iterations: with_scipy(iterations, available_cores()),
+    ]
+    quickest = min(ways, key=_time_of_one)
+    return lambda: quickest(iterations)
+
+
+def _time_of_one(way) -> float:
+    way(1)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        way(1)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _memory(data, psf, iterations, method) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / "data.npy", Path(folder) / "psf.npy"]
+        for path, array in zip(files, (data, psf), strict=True):
+            np.save(path, array)
+        # Fewer iterations need the same memory.
+        command = [sys.executable, "-c", _MEMORY, *map(str, files), str(min(iterations, 3)), method]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    return float(result.stdout)
+
+
+def main(arguments=None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m astrogan.bench.richardson_lucy", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--iterations", type=int, default=30)
+    parser.add_argument("--psf-size", type=int, default=41)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
+    options = vars(parser.parse_args(arguments))
+    print("\n".join(run(**options).pformat(max_lines=-1, max_width=-1)))
+
+
+if __name__ == "__main__":
+    main()
