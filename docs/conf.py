@@ -32,8 +32,8 @@ for line in Path(__file__).with_name("nitpick-exceptions.txt").read_text().split
         domain, target = line.split(None, 1)
         nitpick_ignore_regex.append((domain, target.strip()))
 
-extensions += ["sphinx_gallery.gen_gallery"]
-extensions = [e for e in extensions if e not in ("sphinx.ext.intersphinx",)] + ["sphinx.ext.intersphinx"]
+# Copy buttons need a package that sphinx-astropy only brings with an extra of its own.
+extensions = [name for name in extensions if name != "sphinx_copybutton"] + ["sphinx_gallery.gen_gallery"]
 
 # Without a network the inventories of other projects cannot be had: their names are then plain text.
 offline = os.environ.get("ASTROGAN_DOCS_OFFLINE", "") not in ("", "0")

@@ -13,7 +13,7 @@ from astrogan.exceptions import ImageWriteError, InputError, MissingDependencyEr
 pytest.importorskip("galsim")
 pytest.importorskip("matplotlib")
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def _table_of(result, word):
     return next(table for title, table in result.tables.items() if title.startswith(word))
 
 
+@slow
 def test_files(result, folder):
     assert len(result.files) == len(set(result.files)) == len(list(folder.iterdir()))
     for path in result.files:
@@ -50,11 +51,13 @@ def test_files(result, folder):
     assert {"deblended_watershed.fits", "deblended_symmetric.ecsv", "translated_psf-matching.fits"} <= names
 
 
+@slow
 def test_nothing_was_left_out(result, said):
     assert not [text for text in said if "left out" in text]
     assert [text.split()[0] for text in said if not text.startswith(" ")][:2] == ["simulating", "degrading"]
 
 
+@slow
 def test_restoration_table(result):
     table = _table_of(result, "Restoration")
     methods = list(table["method"])
@@ -71,6 +74,7 @@ def test_restoration_table(result):
     assert table["psnr"].unit == "dB"
 
 
+@slow
 def test_deblending_table(result):
     table = _table_of(result, "Deblending")
     assert table["method"][0].startswith("apertures")
@@ -79,6 +83,7 @@ def test_deblending_table(result):
     assert (table["completeness"][1:] > 0.5).all()
 
 
+@slow
 def test_translation_table(result):
     table = _table_of(result, "Translation")
     assert list(table["band"]) == ["g", "r", "i"]
@@ -87,6 +92,7 @@ def test_translation_table(result):
     assert (table["noise_out"] > 2 * table["noise_in"]).all()
 
 
+@slow
 def test_results_keep_wcs_unit_and_provenance(result, folder):
     from astropy.wcs import WCS
 
@@ -104,6 +110,7 @@ def test_results_keep_wcs_unit_and_provenance(result, folder):
             assert any("restore" in line for line in b["HISTORY"])
 
 
+@slow
 def test_figure(result):
     from matplotlib.image import imread
 
@@ -116,10 +123,12 @@ def test_figure(result):
     assert all(part.mean() > 0.2 for part in np.array_split(dark, 8, axis=1))
 
 
+@slow
 def test_pyplot_is_left_alone(result):
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
+@slow
 def test_existing_files_are_refused_before_any_work(result, folder):
     before = {path: path.read_bytes() for path in folder.glob("*.ecsv")}
     said = []
@@ -129,6 +138,7 @@ def test_existing_files_are_refused_before_any_work(result, folder):
     assert {path: path.read_bytes() for path in folder.glob("*.ecsv")} == before
 
 
+@slow
 def test_same_seed_same_files(result, folder, tmp_path):
     again = run_demo(tmp_path, size=128, seed=1)
     for path in again.files:

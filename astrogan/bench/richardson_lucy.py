@@ -21,27 +21,35 @@ __all__ = ["main", "run"]
 
 _FWHM = 4.0
 _LARGEST_WHOLE = 2048  # edge up to which the tiles are checked against the whole image
+# Run in a process of its own. Where there is no /proc the peak is that of the process's whole life.
 _MEMORY = """
-import os, resource, sys
+import resource, sys
 import numpy as np
+from astrogan.api import Observation
 from astrogan.bench.richardson_lucy import _backend, _ours, _theirs
+
+def memory(field):
+    try:
+        with open("/proc/self/status") as file:
+            return 1024 * next(int(line.split()[1]) for line in file if line.startswith(field))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
 data, psf, iterations, method = np.load(sys.argv[1]), np.load(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-if method == "skimage":
-    call = lambda image: _theirs(image, psf, iterations)
-else:
-    from astrogan.api import Observation
-    observation = Observation(data[None], psf=psf[None])
-    call = lambda image: _ours(_backend(iterations), Observation(image[None], psf=psf[None]) if image is not data
-                               else observation)
-call(np.ascontiguousarray(data[:400, :400]))
-unit = 1 if sys.platform == "darwin" else 1024
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-if os.path.exists("/proc/self/statm"):
-    with open("/proc/self/statm") as file:
-        before = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-result = call(data)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-print((after - before) / data.nbytes)
+observation = Observation(data[None], psf=psf[None])
+call = {
+    "skimage": lambda o: _theirs(o.data[0], psf, iterations),
+    "astrogan": lambda o: _ours(_backend(iterations), o),
+}[method]
+call(observation.crop(slice(0, 400), slice(0, 400)))  # imports, threads, cached transfer functions
+try:
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts anew
+except OSError:
+    pass
+before = memory("VmRSS")
+result = call(observation)
+print((memory("VmHWM") - before) / data.nbytes)
 """
 
 

@@ -32,7 +32,7 @@ logger = logging.getLogger("astrogan")
 _BLOCK = 2880
 _MOST_HEADER_BYTES = 2**24  # 200,000 cards
 _MOST_HDUS = 4096
-_CHUNK = 2**24
+_CHUNK = 2**22
 
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _OF_TABLES = re.compile(r"(TTYPE|TFORM|TUNIT|TNULL|TSCAL|TZERO|TDIM|TDISP)\d+|TFIELDS|THEAP|NAXIS\d+")
@@ -55,6 +55,8 @@ def reading(path, what="the file"):
         yield
     except (AstroganError, ImportError, NameError):  # the latter two say nothing about the file
         raise
+    except PermissionError as error:
+        raise ImageReadError(f"{str(path)!r} may not be read; change its permissions") from error
     except MemoryError as error:
         raise ImageReadError(
             f"{str(path)!r}: {what} does not fit the memory; read a window with section=, or lower max_pixels="
@@ -102,8 +104,6 @@ def _check_regular(path):
         raise ImageReadError(f"{str(path)!r} is a folder; name a file in it")
     if not stat.S_ISREG(mode):
         raise ImageReadError(f"{str(path)!r} is no regular file; save the image to one")
-    if not os.access(path, os.R_OK):
-        raise ImageReadError(f"{str(path)!r} may not be read; change its permissions")
 
 
 def _unpacker(start):
@@ -178,10 +178,8 @@ class Hdu:
     def describe(self):
         """For the list in an error message."""
         name = f" {self.name!r}" if self.name else ""
-        size = " x ".join(map(str, self.shape))
-        return f"{self.index}{name}: {self.kind if self.shape else 'empty' if self.size == 0 else self.kind}" + (
-            f" {size}" if self.shape else ""
-        )
+        kind = "empty" if self.kind == "image" and not self.shape else self.kind
+        return f"{self.index}{name}: {kind} {' x '.join(map(str, self.shape))}".rstrip()
 
 
 def header_value(header, key):
@@ -290,11 +288,11 @@ class FitsFile:
                 return None, position
             first = "SIMPLE" if index == 0 else "XTENSION"
             if next(iter(header), "") != first:
-                raise ImageReadError(f"{str(self.path)!r}: HDU {index} does not start with {first}")
+                raise ValueError(f"HDU {index} does not start with {first}")
             offset = position + window.taken
             size, end = _data_size(header)
             if size < 0 or size > 2**62:
-                raise ImageReadError(f"{str(self.path)!r}: HDU {index} claims {size} bytes")
+                raise ValueError(f"HDU {index} claims {size} bytes")
             kind, header, shape, bitpix, table = _content(header, index)
         complete = self._length is None or offset + size <= self._length
         return Hdu(index, header, shape, kind, offset, size, bitpix, complete, table), offset + end
@@ -418,7 +416,7 @@ class _Window:
     def read(self, size=-1):
         """Bytes."""
         if size < 0 or self.taken + size > self._most:
-            raise ImageReadError(f"a header is longer than {self._most} bytes")
+            raise ValueError(f"a header is longer than {self._most} bytes")
         out = self._stream.read(size)
         self.taken += len(out)
         return out
@@ -432,10 +430,10 @@ def _axes(header, prefix=""):
     """Shape, in numpy's order."""
     naxis = _whole(header, f"{prefix}NAXIS")
     if not 0 <= naxis <= 999:
-        raise ImageReadError(f"NAXIS={naxis} is not from 0 to 999")
+        raise ValueError(f"NAXIS={naxis} is not from 0 to 999")
     axes = [_whole(header, f"{prefix}NAXIS{n}") for n in range(naxis, 0, -1)]
     if any(n < 0 for n in axes):
-        raise ImageReadError(f"axes {axes} are negative")
+        raise ValueError(f"axes of {axes} pixels are negative")
     return tuple(axes)
 
 
@@ -444,7 +442,7 @@ def _whole(header, key, default=None):
     if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ImageReadError(f"{key}={value!r} is no whole number")
+        raise ValueError(f"{key}={value!r} is no whole number")
     return value
 
 
@@ -524,7 +522,7 @@ class _Scaling:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ImageReadError(f"{key}={value!r} is no number; correct the header")
+            raise ValueError(f"{key}={value!r} is no number")
         return float(value)
 
     def apply(self, raw, out):

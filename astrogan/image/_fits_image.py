@@ -20,7 +20,7 @@ from astrogan.exceptions import (
     UnitError,
     WCSError,
 )
-from astrogan.image._fits_file import FitsFile, Hdu, file_kind, header_text, header_value, reading
+from astrogan.image._fits_file import FitsFile, Hdu, file_kind, header_text, header_value
 from astrogan.image._hdu_roles import UNCERTAINTIES, band_of, companion, kind_in_name, role_of, science
 from astrogan.image._headers import parse_unit, quiet, safe_header
 
@@ -439,7 +439,8 @@ def _image_wcs(source):
         return cube_wcs(wcs, shape[0]) if wcs is not None and wcs.naxis == 2 and len(shape) == 3 else wcs
     except AstroganError as error:
         warnings.warn(
-            f"{str(source.file.path)!r}: HDU {hdu.index} is read without its WCS, which cannot be used: {error}",
+            f"{str(source.file.path)!r}: HDU {hdu.index} is read without its WCS, which cannot be used: "
+            f"{' '.join(str(error).split())}",
             AstroganWarning,
             stacklevel=4,
         )
@@ -447,18 +448,27 @@ def _image_wcs(source):
 
 
 def _wcs(file, hdu, naxis):
-    """The WCS of an HDU's header."""
+    """The WCS of an HDU's header; whatever is wrong with it is a `WCSError`."""
+    try:
+        with quiet():
+            return _parsed_wcs(file, hdu, naxis)
+    except (AstroganError, ImportError, NameError):
+        raise
+    except Exception as error:
+        raise WCSError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+def _parsed_wcs(file, hdu, naxis):
     from astrogan.image.wcs import wcs_from_header
 
-    with reading(file.path, "the WCS"):
-        _check_wcs_size(hdu.header)
-        if any(key in hdu.header for key in ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")):
-            return _wcs_with_tables(file, hdu)
-        if naxis == 3 and any(key in hdu.header for key in ("CTYPE3", "CRVAL3", "CDELT3", "CD3_3")):
-            # Many a third axis is described by half, which makes the whole WCS singular; the sky is still good.
-            with contextlib.suppress(WCSError):
-                return wcs_from_header(hdu.header, naxis=3)
-        return wcs_from_header(hdu.header, naxis=2)
+    _check_wcs_size(hdu.header)
+    if any(key in hdu.header for key in ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")):
+        return _wcs_with_tables(file, hdu)
+    if naxis == 3 and any(key in hdu.header for key in ("CTYPE3", "CRVAL3", "CDELT3", "CD3_3")):
+        # Many a third axis is described by half, which makes the whole WCS singular; the sky is still good.
+        with contextlib.suppress(WCSError):
+            return wcs_from_header(hdu.header, naxis=3)
+    return wcs_from_header(hdu.header, naxis=2)
 
 
 def _wcs_with_tables(file, hdu):
@@ -468,7 +478,7 @@ def _wcs_with_tables(file, hdu):
 
     from astrogan.image.wcs import celestial
 
-    with quiet(), fits.open(file.path, memmap=False) as tables:
+    with fits.open(file.path, memmap=False) as tables:
         wcs = WCS(hdu.header, tables, naxis=2, relax=True)
     return wcs if celestial(wcs) is not None else None
 
@@ -479,4 +489,4 @@ def _check_wcs_size(header):
     for key, most in limits.items():
         value = header_value(header, key)
         if value is not None and not (isinstance(value, int) and 0 <= value <= most):
-            raise ImageReadError(f"{key}={value!r} is not from 0 to {most}; correct the header")
+            raise WCSError(f"{key}={value!r} is not from 0 to {most}")

@@ -46,10 +46,19 @@ _FILTERS = threading.RLock()
 
 @contextlib.contextmanager
 def quiet():
-    """No warnings from inside: astropy speaks about every oddity of a header, and a file has many."""
+    """No warnings, and no notes in astropy's log: it speaks of every oddity in a header, and there are many."""
+
+    def only_warnings(record):
+        return record.levelno > logging.INFO
+
+    log = logging.getLogger("astropy")
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        log.addFilter(only_warnings)
+        try:
+            yield
+        finally:
+            log.removeFilter(only_warnings)
 
 
 # ---- headers -----------------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def psf_fwhm(kernel):
     """Full width at half maximum of a kernel, by its azimuthally averaged profile.
 
     The profile is read off a cubic spline through the pixels on circles around the centre pixel. It is that of the
-    kernel as it stands, pixel integration included: `gaussian_psf` of 3 pixels has 3.08.
+    kernel as it stands, pixel integration included: `gaussian_psf` of 3 pixels has 3.09.
 
     Parameters
     ----------
@@ -383,7 +383,7 @@ def trim_psf(kernel, flux=0.999, *, of=None):
     --------
     >>> from astrogan.image.psf import moffat_psf, trim_psf
     >>> trim_psf(moffat_psf(3.0), flux=0.98).shape
-    (13, 13)
+    (15, 15)
     """
     kernel = np.asarray(kernel)
     if not 0 < flux <= 1:

@@ -55,7 +55,8 @@ def psf_from_header(header, *, pixel_scale=None):
       pixels, of the PSF as it is on the pixels;
     - a FWHM under ``PSF_FWHM``, ``IQFINAL``, ``SEEING``, ``FWHM`` and their relatives, HIERARCH ones (``ESO QC PSF
       FWHM``) included: arcsec unless the comment speaks of pixels or degrees. It becomes a Moffat profile with
-      beta = 3 (or ``FWHMBETA``, as in S-PLUS) that has this FWHM on the pixels. Values outside 0.01 to 30 arcsec are no seeing and are passed over.
+      beta = 3 (or ``FWHMBETA``, as in S-PLUS) that has this FWHM on the pixels. Values outside 0.01 to 30 arcsec
+      are no seeing and are passed over.
 
     Parameters
     ----------

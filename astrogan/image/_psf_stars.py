@@ -119,9 +119,12 @@ def _prepared(data, valid, variance):
     if data.ndim != 2:
         raise InputError(f"data has shape {data.shape}; estimate_psf takes one band, (y, x), at a time")
     finite = np.isfinite(data)
-    valid = finite if valid is None else np.asarray(valid, dtype=bool) & finite
+    valid = finite if valid is None else np.asarray(valid, dtype=bool)
     if valid.shape != data.shape:
         raise InputError(f"valid has shape {valid.shape}; it must be that of data, {data.shape}")
+    valid = valid & finite
+    if not valid.any():
+        raise _too_few(0, data.shape)
     background, rms = background_rms(data, valid)
     if variance is not None:
         variance = np.asarray(variance, dtype=np.float64)

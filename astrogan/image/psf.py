@@ -71,7 +71,7 @@ class PSFModel:
     --------
     >>> from astrogan.image.psf import as_psf
     >>> as_psf(3.0, n_bands=2)
-    <PSFModel: 2 bands, 15 x 15 pixels, FWHM 3.08, 3.08 pixels, from a FWHM>
+    <PSFModel: 2 bands, 15 x 15 pixels, FWHM 3.09, 3.09 pixels, from a FWHM>
     """
 
     def __init__(self, kernels, *, field=None, origin="array", n_stars=None):
@@ -199,7 +199,7 @@ class GridPSF:
     >>> from astrogan.image.psf import GridPSF, as_psf, gaussian_psf, psf_fwhm
     >>> psf = as_psf(GridPSF([(0, 50), (100, 50)], [gaussian_psf(3.0), gaussian_psf(4.0)]), shape=(101, 101))
     >>> [round(psf_fwhm(psf.at(x, 50)[0]), 2) for x in (0, 50, 100)]
-    [3.08, 3.49, 4.06]
+    [3.09, 3.39, 4.06]
     """
 
     def __init__(self, positions, kernels, method="linear"):
@@ -634,7 +634,7 @@ def _rendered(psf, context, name):
         return np.asarray(psf.evaluate(x, y, *values), dtype=float)
 
     integrated = any("PRF" in c.__name__ for c in type(psf).__mro__)
-    fwhm = _width_hint(profile)
+    fwhm = _width_hint(profile, name)
     half = max(8, int(np.ceil(3 * fwhm)))
     kernel = _on_pixels(profile, half, fwhm, integrated, context, name)
     while True:
@@ -661,13 +661,15 @@ def _on_pixels(profile, half, fwhm, integrated, context, name):
     return padded_to(context.kernel(array, name), 2 * half + 1)
 
 
-def _width_hint(profile):
+def _width_hint(profile, name):
     """FWHM along x, good enough to choose sampling and size."""
     x = np.geomspace(0.01, 1000, 400)
     with np.errstate(all="ignore"):
         line = profile(np.concatenate([[0.0], x])[None, :], np.zeros((1, 1)))[0]
     below = np.flatnonzero(~(line[1:] > 0.5 * line[0]))
-    return float(np.clip(2 * x[below[0]], 0.3, 200)) if below.size else 200.0
+    if not line[0] > 0 or below.size == 0 or x[below[0]] > 100:
+        raise PSFError(f"{name} is {line[0]:.4g} at its centre and does not fall to half of it within 100 pixels")
+    return max(float(2 * x[below[0]]), 0.3)
 
 
 def _parameters_in_pixels(psf, context, name):
@@ -679,7 +681,7 @@ def _parameters_in_pixels(psf, context, name):
         parameter = getattr(psf, key)
         if np.size(parameter.value) != 1:
             raise PSFError(f"{name} is a set of models ({key} has {np.size(parameter.value)} values); give a list")
-        value = float(np.squeeze(parameter.value))
+        value = np.array([float(np.squeeze(parameter.value))])  # some models need arrays
         if parameter.unit is not None:
             if re.match(r"theta", key):
                 value = value * parameter.unit

@@ -188,7 +188,10 @@ def background_rms(data, valid=None):
     data = np.asarray(data)
     if data.ndim != 2:
         raise InputError(f"data has shape {data.shape}; background_rms takes one image, (y, x), at a time")
-    valid = np.isfinite(data) if valid is None else np.asarray(valid, dtype=bool) & np.isfinite(data)
+    valid = np.ones(data.shape, bool) if valid is None else np.asarray(valid, dtype=bool)
+    if valid.shape != data.shape:
+        raise InputError(f"valid has shape {valid.shape}; it must be that of data, {data.shape}")
+    valid = valid & np.isfinite(data)
     if not valid.any():
         raise InputError(f"data of shape {data.shape} has no valid pixel to measure the background on")
     # In units of the scatter nothing overflows or underflows, be the flux in W / m^2 or in electrons.

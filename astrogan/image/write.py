@@ -24,7 +24,7 @@ _SPECTRAL = ("SPECSYS", "RESTFRQ", "RESTFREQ", "RESTWAV", "VELREF", "SSYS")
 
 _BLOCK = 2880
 # Rows are brought into FITS' byte order this many bytes at a time: an image needs no second copy of itself.
-_CHUNK = 2**24
+_CHUNK = 2**22
 
 
 # ---- atomic files ------------------------------------------------------------------------------------------------

@@ -618,12 +618,12 @@ def _noise_backend(noise):
 
 
 def _shape_after(shape, backend):
-    from astrogan.backends.classic._forward import rebinned_shape
-
+    """Whole output pixels; what is left over at the far edges is dropped."""
     rebin = getattr(backend, "rebin", 1)
     if not rebin >= 1:
         raise BackendError(f"degrader {type(backend).__name__} has rebin={rebin!r}; it must be at least 1")
-    return (shape[0], *rebinned_shape(shape[1:], rebin))
+    # The allowance keeps ratios of measured pixel scales from losing the last pixel to rounding.
+    return (shape[0], *(int(n / rebin + 1e-9) for n in shape[1:]))
 
 
 def _grid_after(prepared, backend, shape):

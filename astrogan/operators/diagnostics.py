@@ -212,7 +212,8 @@ def _local_chi2(residual, valid):
     total = _smooth(residual**2, 1)
     chi2 = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 1e-6)
     high = np.zeros(valid.shape, bool)
-    candidates = np.nonzero(np.nan_to_num(chi2) > _threshold())
+    # deep inside a mask next to nothing is averaged: the sums below would be zero
+    candidates = np.nonzero((np.nan_to_num(chi2) > _threshold()) & (weight > 0.05))
     if len(candidates[0]):
         # beside edges and masks fewer pixels are averaged, so that more is needed to be improbable
         own = weight[candidates]

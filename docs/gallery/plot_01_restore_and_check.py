@@ -64,7 +64,7 @@ for name in backends:
 # each result, convolved with the PSF again, with the degraded image: about one is good, and ``identity`` fails (it is
 # still blurred, so convolving it again blurs it twice).
 
-truth = field.truth["r"].data
+truth = field.truth_images["r"].data
 good = ~np.asarray(degraded["r"].mask, bool)
 span = np.ptp(truth[good])
 table = Table(

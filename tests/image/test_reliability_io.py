@@ -1,12 +1,14 @@
 """Hostile, broken and enormous files; full disks, killed writers and threads."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -21,7 +23,7 @@ from astropy.nddata import CCDData, NDData, StdDevUncertainty
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astrogan.exceptions import AstroganError, ImageReadError
+from astrogan.exceptions import AstroganError, ImageReadError, ImageWriteError
 from astrogan.image.read import read_bands, read_image
 from astrogan.image.write import write_image
 
@@ -55,6 +57,8 @@ def small_fits():
         "CTYPE2": "DEC--TAN-SIP",
         "CRVAL1": 150.0,
         "CRVAL2": 2.0,
+        "CRPIX1": 5.0,
+        "CRPIX2": 5.0,
         "CD1_1": -1e-4,
         "CD2_2": 1e-4,
     }
@@ -135,13 +139,30 @@ def test_paths_without_an_image(tmp_path):
         read_bands([tmp_path / "missing.fits"])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_files_that_may_not_be_read(tmp_path):
-    path = tmp_path / "image.fits"
-    path.write_bytes(small_fits())
-    path.chmod(0)
-    with pytest.raises(ImageReadError, match="may not be read"):
-        read_image(path)
+@contextlib.contextmanager
+def unprivileged():
+    """A folder of somebody who is not root, and that somebody: root may do everything everywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        root = os.geteuid() == 0
+        if root:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(folder, 0o755)
+
+
+def test_files_that_may_not_be_read():
+    with unprivileged() as folder:
+        path = folder / "image.fits"
+        path.write_bytes(small_fits())
+        path.chmod(0)
+        with pytest.raises(ImageReadError, match="may not be read"):
+            read_image(path)
 
 
 def test_files_without_an_image_list_what_they_hold(tmp_path):
@@ -162,9 +183,8 @@ def test_files_without_an_image_list_what_they_hold(tmp_path):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
 def test_truncated_files_are_errors(tmp_path, pack):
     whole = pack(small_fits())
-    header_end = 2880
     path = tmp_path / "image.fits"
-    for length in (1, 10, 81, len(whole) // 100, header_end // 2):
+    for length in (1, 10, 81, 200, *((1440, 2880, 3000) if pack is bytes else ())):
         path.write_bytes(whole[:length])
         with pytest.raises(ImageReadError, match=r"image\.fits"):
             read_image(path)
@@ -229,8 +249,10 @@ def outcome(path, **options):
         try:
             image = read_image(path, max_pixels=10**6, **options)
         except AstroganError as error:
-            assert "image" in str(error) or "unit" in str(error)
-            return error
+            image = error
+    if isinstance(image, AstroganError):
+        assert path.name in str(image) or "=" in str(image)
+        return image
     assert isinstance(image, CCDData)
     assert image.data.dtype in (np.float32, np.float64)
     return image
@@ -247,7 +269,7 @@ def damaged(whole, rng):
             data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
     elif kind == 2:  # in headers
         for _ in range(rng.integers(1, 6)):
-            data[rng.integers(2880)] = int(rng.integers(32, 127))
+            data[rng.integers(min(2880, len(data)))] = int(rng.integers(32, 127))
     elif kind == 3:  # digits
         digits = [i for i, byte in enumerate(data[: 20 * 2880]) if 48 <= byte <= 57]
         for _ in range(rng.integers(1, 6)):
@@ -323,8 +345,8 @@ def test_images_larger_than_max_pixels_are_refused_before_they_are_read(tmp_path
     with pytest.raises(ImageReadError, match=r"60000 x 60000 pixels, more than max_pixels=1073741824.*--max-pixels"):
         read_image(tmp_path / "image.fits")
     assert time.perf_counter() - start < 5
+    (tmp_path / "small.fits").write_bytes(small_fits())
     with pytest.raises(ImageReadError, match="max_pixels=98"):
-        (tmp_path / "small.fits").write_bytes(small_fits())
         read_image(tmp_path / "small.fits", max_pixels=98)
     assert read_image(tmp_path / "small.fits", max_pixels=99).shape == (9, 11)
 
@@ -407,11 +429,11 @@ def test_a_memory_that_is_too_small_is_an_error_with_the_remedy(tmp_path):
 
 
 def test_reading_takes_little_more_than_the_image(tmp_path):
-    """1 GB of memory for the process, of which 400 MB is the image: no second copy of it fits."""
+    """An image of 144 MB: reading it has its mask beside it, writing it nothing; no second copy is made."""
     path = tmp_path / "image.fits"
     with open(path, "wb") as stream:
-        stream.write(fits_header(-32, 10_000, 10_000))
-        stream.truncate(2880 + 400_000_000 + 2880)
+        stream.write(fits_header(-32, 6000, 6000))
+        stream.truncate(2880 + 144_000_000 + 2880)
     result = run(
         """
         from astrogan.image.read import read_image
@@ -421,14 +443,14 @@ def test_reading_takes_little_more_than_the_image(tmp_path):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         image = read_image(path)
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(image.shape, image.mask is None, after - before < 700)
+        print(image.shape, image.mask is None, after - before < 270)
         write_image(image, path + ".new.fits")
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - after < 100)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - after < 60)
         """,
         path=str(path),
     )
     (tmp_path / "image.fits.new.fits").unlink(missing_ok=True)
-    assert result.stdout.split("\n")[:2] == ["(10000, 10000) True True", "True"], result.stderr + result.stdout
+    assert result.stdout.split("\n")[:2] == ["(6000, 6000) True True", "True"], result.stderr + result.stdout
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -476,25 +498,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder(tmp_path):
-    path = tmp_path / "image.fits"
-    write_image(NDData(np.ones((8, 8)), unit="adu"), path)
-    old = path.read_bytes()
-    tmp_path.chmod(0o500)
-    try:
-        from astrogan.exceptions import ImageWriteError
-
-        with pytest.raises(ImageWriteError, match="Permission denied"):
-            write_image(NDData(np.zeros((8, 8)), unit="adu"), path, overwrite=True)
+def test_a_read_only_folder():
+    with unprivileged() as folder:
+        path = folder / "image.fits"
+        write_image(NDData(np.ones((8, 8)), unit="adu"), path)
+        old = path.read_bytes()
+        folder.chmod(0o555)
+        for target in (path, folder / "new.fits"):
+            with pytest.raises(ImageWriteError, match="Permission denied.*untouched"):
+                write_image(NDData(np.zeros((8, 8)), unit="adu"), target, overwrite=True)
         assert path.read_bytes() == old
-    finally:
-        tmp_path.chmod(0o700)
+        assert [p.name for p in folder.iterdir()] == ["image.fits"]
 
 
 def test_disk_errors_while_flushing_or_renaming(tmp_path, monkeypatch):
-    from astrogan.exceptions import ImageWriteError
-
     path = tmp_path / "image.fits"
     write_image(NDData(np.ones((8, 8)), unit="adu"), path)
     old = path.read_bytes()
@@ -609,6 +626,17 @@ def test_eight_threads_read_what_one_reads(tmp_path):
         np.testing.assert_array_equal(image.uncertainty.array, expected.uncertainty.array)
         assert image.meta.tostring() == expected.meta.tostring()
     assert warnings.filters == filters
+
+
+def test_oddities_of_headers_are_nobodys_business(tmp_path, capfd):
+    """No warnings, which the tests make errors, and nothing on the screen from astropy's log."""
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 1.0, "CRPIX2": 1.0, "CD1_1": 1e-4, "CD2_2": 1e-4}
+    cards |= {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-5, "DATE-OBS": "26/10/92", "MJD-OBS": 48921.6, "RADECSYS": "FK5"}
+    (tmp_path / "image.fits").write_bytes(fits_header(-32, 3, 2, **cards) + b"\0" * 2880)
+    image = read_image(tmp_path / "image.fits")
+    write_image(image, tmp_path / "new.fits")
+    assert image.wcs is not None
+    assert capfd.readouterr() == ("", "")
 
 
 def test_files_are_closed(tmp_path):

@@ -206,6 +206,8 @@ class TestBackgroundRMS:
     def test_bad_input(self):
         with pytest.raises(InputError, match="2-?D|\\(y, x\\)"):
             background_rms(np.zeros((2, 3, 3)))
+        with pytest.raises(InputError, match=r"valid has shape \(3, 3\)"):
+            background_rms(np.zeros((5, 5)), np.ones((3, 3), bool))
         with pytest.raises(InputError, match="no valid pixel"):
             background_rms(np.full((5, 5), np.nan))
 

@@ -182,6 +182,29 @@ def test_distorted_wcs_survives(tmp_path, form, cube):
         assert back[:, 10:, 5:].shape == (2, 54, 45)
 
 
+def with_lookup_tables():
+    from astropy.wcs import DistortionLookupTable
+
+    wcs = tan()
+    table = np.random.default_rng(0).normal(0, 0.5, (5, 6)).astype("f4")
+    wcs.cpdis1 = DistortionLookupTable(table, (1.0, 1.0), (1.0, 1.0), (4.0, 4.0))
+    wcs.cpdis2 = DistortionLookupTable(-table, (1.0, 1.0), (1.0, 1.0), (4.0, 4.0))
+    wcs.wcs.set()
+    return wcs
+
+
+def test_look_up_tables_go_along(tmp_path):
+    image = CCDData(np.ones((16, 20), "f4"), unit="adu", wcs=with_lookup_tables(), mask=np.eye(16, 20, dtype=bool))
+    write_image(image, tmp_path / "image.fits")
+    back = read_image(tmp_path / "image.fits")
+    x, y = np.random.default_rng(0).uniform(1, 14, (2, 100))
+    assert np.abs(np.array(tan().all_pix2world(x, y, 0)) - image.wcs.all_pix2world(x, y, 0)).max() > 1e-6
+    np.testing.assert_allclose(back.wcs.all_pix2world(x, y, 0), image.wcs.all_pix2world(x, y, 0), rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(back.mask, image.mask)
+    with pytest.raises(ImageWriteError, match="look-up tables.*its own file"):
+        write_image([image, image], tmp_path / "bands.fits")
+
+
 def test_a_2d_wcs_of_a_cube_becomes_one_that_can_be_sliced(tmp_path):
     write_image(CCDData(np.ones((2, 16, 20)), unit="adu", wcs=tan()), tmp_path / "cube.fits")
     cut = read_image(tmp_path / "cube.fits")[:, 4:, 3:]

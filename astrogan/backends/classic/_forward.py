@@ -1,8 +1,8 @@
 """The linear part of an observation: blur by a PSF, then integration over larger pixels; with its variance and mask.
 
-Kernels that are a sum of few separable terms (a Gaussian is one, a Moffat profile seven) go through matrix products
-A X B^T, in which blur, boundary and rebinning are one; the matrices are banded, and only blocks around the band are
-multiplied. All other kernels go through FFTs.
+Separable kernels (every Gaussian along the axes is one), and sums of two such, go through matrix products A X B^T, in
+which blur, boundary and rebinning are one; the matrices are banded, and only blocks around the band are multiplied.
+All other kernels go through FFTs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = ["Forward", "rebinned_shape", "separable_terms"]
 
-_MAX_TERMS = 8
+_MAX_TERMS = 2
 """More products than this cost more than FFTs do."""
 
 _TERM_ERROR = 1e-6
@@ -268,13 +268,13 @@ def _convolve(data, kernels, boundary):
     data = np.asarray(data, dtype=np.float32)
     ny, nx = data.shape[-2:]
     half = kernels.shape[-1] // 2
-    shape = [fft.next_fast_len(n + 2 * half, real=True) for n in (ny, nx)]
+    shape = [fft.next_fast_len(n + 2 * half) for n in (ny, nx)]
     transfer = fft.rfft2(kernels, shape).astype(np.complex64)
     stacks = data.reshape(-1, data.shape[-3], ny, nx)
     out = np.empty_like(stacks)
     for stack, result in zip(stacks, out, strict=True):
         # Rounding errors follow the largest value in a transform: take a pedestal off first.
-        level = np.median(stack, axis=(1, 2), keepdims=True)
+        level = stack.mean(axis=(1, 2), keepdims=True)
         padded = np.pad(stack - level, ((0, 0), (half, half), (half, half)), mode=_PAD_MODE[boundary])
         spectrum = fft.rfft2(padded, shape)
         spectrum *= transfer

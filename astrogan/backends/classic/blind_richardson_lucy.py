@@ -106,7 +106,7 @@ class BlindRichardsonLucy:
         for _ in range(self.psf_iterations):
             psf = np.repeat(kernel[None], len(region.data), axis=0)
             field = Field([region.replace(psf=psf)], band, [NO_CUTS], sky, "variance")
-            estimate, _ = restorer._iterate(field, field.weighted)
+            estimate, _ = restorer._iterate(field, field.weighted, field.start(field.weighted))
             following = _next_kernel(kernel, field, estimate)
             if not low < profile_width(following[None]) < high:
                 # A galaxy's core can pass for a point source and its disc for the PSF; or noise for the sources.

@@ -283,7 +283,7 @@ class PhysicalDegrader:
         gain, sky, read = (_per_band(v, image.shape[1]) for v in (self.gain, self.sky, self.read_noise))
         if self.poisson == "gaussian":
             # Variance in units of flux: (electrons + read**2) / gain**2, the electrons not below zero.
-            expected = image / gain
+            expected = image * (1 / gain)
             expected += (sky + read**2) / gain**2
             np.maximum(expected, (read / gain) ** 2, out=expected)
             if variance is not None:

@@ -169,7 +169,7 @@ class RichardsonLucy:
     needs_psf = True
     needs_variance = False
     min_size = 1
-    tile_size = 352
+    tile_size = 320
     tiles_per_call = 2
 
     def __init__(
@@ -235,7 +235,10 @@ class RichardsonLucy:
         bands = observations[0].bands
         for band, name in enumerate(bands):
             field = Field(observations, band, cuts, self._skies[band], self.weighting)
-            estimate, done = self._iterate(field, field.weighted)
+            estimate = field.start(field.weighted)
+            if not self.uncertainty:
+                field.weight = field.reach = None  # a sixth of what a tile needs
+            estimate, done = self._iterate(field, field.weighted, estimate)
             field.unpack(estimate, field.carry, into=[d[band] for d in data])
             if self.uncertainty:
                 self._bootstrap(field, estimate, rngs, into=[v[band] for v in variance])
@@ -245,9 +248,8 @@ class RichardsonLucy:
                 info[f"iterations{suffix}"] = done
         return [Estimate(d, variance=v, info=i) for d, v, i in zip(data, variance, infos, strict=True)]
 
-    def _iterate(self, field: Field, weighted: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """The estimate ``u`` after the last iteration, and the number of those done."""
-        estimate = field.start(weighted)
+    def _iterate(self, field: Field, weighted: torch.Tensor, estimate: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """From the first iteration's ``estimate`` (overwritten) to the last one's, and the number of those done."""
         previous = momentum = None
         for k in range(1, self.iterations):
             point = estimate
@@ -267,7 +269,8 @@ class RichardsonLucy:
     def _bootstrap(self, field: Field, estimate: torch.Tensor, rngs, into) -> None:
         total = torch.zeros_like(estimate)
         for _ in range(self.samples):
-            change = self._iterate(field, field.noisy(rngs))[0].sub_(estimate)
+            noisy = field.noisy(rngs)
+            change = self._iterate(field, noisy, field.start(noisy))[0].sub_(estimate)
             total.addcmul_(change, change)
         field.unpack(total.div_(self.samples), None, into=into)
 

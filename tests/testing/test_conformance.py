@@ -1,0 +1,138 @@
+"""The conformance kit on astrogan's own backends, and on backends that break the contract in ways a kit must see."""
+
+import numpy as np
+import pytest
+
+from astrogan.api import BackendSpec, Estimate, Separation, Template
+from astrogan.backends.builtin import astrogan_backends
+from astrogan.exceptions import BackendError
+from astrogan.testing import check_backend, example_observation
+
+SPECS = {f"{spec.role}-{spec.name}": spec for spec in astrogan_backends()}
+# The paper's recipe works at an absolute flux range (-0.1 to 4 nanomaggies): that is one of its documented flaws.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.filterwarnings("ignore::astrogan.exceptions.AstroganWarning")
+def test_own_backends_keep_the_contract(name):
+    report = check_backend(SPECS[name])
+    assert not report.failed
+    assert len(report.passed) >= 6
+
+
+class Whole:
+    """Says nothing of its halo."""
+
+    def __call__(self, observation, *, rng):
+        return Estimate(observation.data)
+
+
+class Stateful:
+    """Keeps its work on the instance."""
+
+    halo = 0
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, observation, *, rng):
+        self.calls += 1
+        return Estimate(observation.data * np.float32(self.calls))
+
+
+class Swallows:
+    """Takes any option."""
+
+    halo = 0
+
+    def __init__(self, **anything):
+        self.anything = anything
+
+    def __call__(self, observation, *, rng):
+        return Estimate(observation.data)
+
+
+class Unpicklable:
+    """Holds a function that was made on the spot."""
+
+    halo = 0
+
+    def __init__(self):
+        self.function = lambda x: x
+
+    def __call__(self, observation, *, rng):
+        return Estimate(self.function(observation.data))
+
+
+class Pedestal:
+    """Adds light where there is none."""
+
+    halo = 0
+
+    def __call__(self, observation, *, rng):
+        return Estimate(observation.data + np.float32(1))
+
+
+class ReadsMasked:
+    """Its mean includes invalid pixels."""
+
+    halo = 0
+
+    def __call__(self, observation, *, rng):
+        return Estimate(observation.data - observation.data.mean())
+
+
+class NegativeTemplates:
+    """A deblender whose templates are the image itself, noise and all."""
+
+    def __call__(self, observation, positions, *, rng):
+        return Separation(tuple(Template((0, 0), observation.data, tuple(p)) for p in positions))
+
+
+class TooFew(NegativeTemplates):
+    """One template, whatever was asked for."""
+
+    def __call__(self, observation, positions, *, rng):
+        return Separation((Template((0, 0), np.abs(observation.data), tuple(positions[0])),))
+
+
+@pytest.mark.parametrize(
+    ("cls", "role", "check"),
+    [
+        (Whole, "restorer", "halo"),
+        (Stateful, "restorer", "reusable_in_threads"),
+        (Swallows, "restorer", "options_refused"),
+        (Unpicklable, "restorer", "picklable"),
+        (Pedestal, "restorer", "zero_image"),
+        (ReadsMasked, "restorer", "masked_values_unread"),
+        (NegativeTemplates, "deblender", "output_form"),
+        (TooFew, "deblender", "output_form"),
+    ],
+)
+def test_each_fault_is_found_and_named(cls, role, check):
+    spec = BackendSpec(role, "faulty", f"{__name__}:{cls.__name__}")
+    import sys
+
+    sys.modules.setdefault(__name__, sys.modules[cls.__module__])
+    report = check_backend(spec, raise_on_failure=False)
+    assert check in report.failed
+    with pytest.raises(BackendError, match=check):
+        check_backend(spec)
+    assert check in str(report)
+
+
+def test_checks_can_be_left_out_by_name_only():
+    spec = SPECS["restorer-identity"]
+    assert check_backend(spec, skip=["scaling"]).skipped["scaling"] == "asked for"
+    with pytest.raises(BackendError, match="scalling"):
+        check_backend(spec, skip=["scalling"])
+    with pytest.raises(BackendError, match="BackendSpec"):
+        check_backend("identity")
+
+
+def test_example_observation_is_hard_enough():
+    observation = example_observation()
+    assert (~observation.valid).any()
+    assert (observation.data < 0).mean() > 0.2
+    np.testing.assert_array_equal(example_observation(seed=3).data, example_observation(seed=3).data)
