@@ -464,6 +464,7 @@ def demo(output, size, seed, overwrite):
     result = run_demo(output, size=size, seed=seed, overwrite=overwrite, progress=say)
     for title, table in result.tables.items():
         _show_table(table, title)
+        click.echo(click.wrap_text(table.meta["caption"], 110))
     click.echo("\nFiles:")
     for path in result.files:
         click.echo(f"  {path}")

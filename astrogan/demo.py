@@ -23,7 +23,6 @@ __all__ = ["DemoResult", "run_demo"]
 
 _BASELINES = ("identity", "gaussian")
 _REFERENCE = "(the original)"
-_OPTIONS = {"tv": {"iterations": 50}}  # a third of the usual: the demonstration is to be short
 _DEGRADED_FWHM = 1.5  # arcsec
 _NOISE_FACTOR = 2.0
 _SOFTENING = 10.0  # sky sigma
@@ -41,7 +40,7 @@ class DemoResult:
     files : list of `~pathlib.Path`
         All that was written, in order.
     tables : dict of str to `~astropy.table.Table`
-        By title.
+        By title; each has a ``caption`` in its ``meta`` that says what the columns are.
     figure : `~pathlib.Path`
         The PNG.
     """
@@ -182,7 +181,7 @@ class _Run:
             try:
                 with _Quiet():
                     start = time.perf_counter()
-                    restorer = Restorer(name, **_OPTIONS.get(name, {}))
+                    restorer = Restorer(name)
                     images = restorer(self.degraded, rng=self.seed)
                     seconds = time.perf_counter() - start
                     chi2 = restorer.diagnose(self.degraded, images).reduced_chi2
@@ -219,7 +218,7 @@ class _Run:
             self._write_table(result.catalog, f"deblended_{name}.ecsv")
             rows.append(_deblending_row(name, result, self.field, seconds))
             self.deblended.append(Deblended(name, result))
-        self._add("Deblending", _table(rows, _DEBLENDING_COLUMNS), "table_deblending.ecsv")
+        self._add("Deblending", _table(rows, _DEBLENDING_COLUMNS, _DEBLENDING_CAPTION), "table_deblending.ecsv")
 
     def translate(self):
         from astrogan import Translator
@@ -238,7 +237,7 @@ class _Run:
             self._write(images, f"translated_{name}.fits")
             rows += _translation_rows(name, images, self.field, seconds)
             self.translated[name] = images
-        self._add("Translation", _table(rows, _TRANSLATION_COLUMNS), "table_translation.ecsv")
+        self._add("Translation", _table(rows, _TRANSLATION_COLUMNS, _TRANSLATION_CAPTION), "table_translation.ecsv")
 
     def draw(self):
         from astrogan._demo_figure import draw_figure
@@ -264,8 +263,7 @@ class _Run:
 
     def _add(self, title, table, name):
         self._write_table(table, name)
-        caption = table.meta.get("caption")
-        self.tables[f"{title}: {caption}" if caption else title] = table
+        self.tables[title] = table
 
 
 # ---- comparison of restorations -----------------------------------------------------------------------------------
@@ -351,14 +349,13 @@ class _Comparison:
     def table(self, rows):
         """Baselines, methods by falling PSNR, the image that was degraded."""
         rows = sorted(rows, key=lambda r: (_rank(r["method"]), -r["psnr"]))
-        table = _table(rows, _RESTORATION_COLUMNS)
-        table.meta["caption"] = (
-            "against the noise-free original. psnr (dB) and ssim of asinh(flux / 10 sky sigma); flux (circles of 3 "
+        caption = (
+            "Against the noise-free original. psnr (dB) and ssim of asinh(flux / 10 sky sigma); flux (circles of 3 "
             f"arcsec), size and centroid (pix) of the {len(self.sources)} brightest lone galaxies, medians; resolution "
-            "(arcsec) where the ring correlation falls to 0.5; chi2 of the reconvolved image. Options: defaults, "
-            f"but for {_OPTIONS}"
+            "(arcsec) where the ring correlation falls to 0.5; chi2 of the reconvolved image. All "
+            "backends have their default options."
         )
-        return table
+        return _table(rows, _RESTORATION_COLUMNS, caption)
 
 
 def _rank(name):
@@ -411,15 +408,15 @@ _DEBLENDING_COLUMNS = {
     "seconds": ("s", ".2f"),
 }
 _DEBLENDING_CAPTION = (
-    "on the original. completeness of sources of r < 23, purity among all; relative flux errors (median and median "
+    "On the original. completeness of sources of r < 23, purity among all; relative flux errors (median and median "
     "modulus over bands) of matched sources of r < 23, and of members of blends; conservation: largest departure of "
-    "sources + residual from the image, over its maximum"
+    "sources + residual from the image, over its maximum."
 )
 _MATCH_RADIUS = 1.0  # arcsec
 
 
 def _undeblended(simulated):
-    """The baseline: circles of 2 arcsec diameter... at the true places, with the light of neighbours in them."""
+    """The baseline: circles of 1.5 arcsec radius at the true places, with the light of neighbours in them."""
     from astrogan.metrics import aperture_flux
 
     truth = simulated.catalog
@@ -428,7 +425,7 @@ def _undeblended(simulated):
     fluxes = aperture_flux(_stack(simulated.images), positions, radius, mask=simulated.mask)
     errors = (fluxes - _true_fluxes(simulated)) / _true_fluxes(simulated)
     use = _measurable(simulated)
-    return {"method": "apertures, true places", "found": 0, **_flux_columns(errors, use, truth["blend"] > 0)}
+    return {"method": "apertures, true places", **_flux_columns(errors, use, truth["blend"] > 0)}
 
 
 def _deblending_row(name, result, simulated, seconds):
@@ -500,8 +497,8 @@ _TRANSLATION_COLUMNS = {
     "seconds": ("s", ".2f"),
 }
 _TRANSLATION_CAPTION = (
-    f"to {_TARGET.upper()}. pixel scale and FWHM (arcsec), sky noise per pixel (nanomaggy) before and after; flux of "
-    "lone bright galaxies in circles of 3 arcsec over that in the original, median"
+    f"To {_TARGET.upper()}. pixel scale and FWHM (arcsec), sky noise per pixel (nanomaggy) before and after; flux of "
+    "lone bright galaxies in circles of 3 arcsec over that in the original, median."
 )
 
 
@@ -567,13 +564,17 @@ def _spread(values):
     return float(np.diff(np.percentile(values, [15.87, 84.13]))[0] / 2) if values.size else np.nan
 
 
-def _table(rows, columns):
-    from astropy.table import Table
+def _table(rows, columns, caption):
+    """Rows as a table with units and formats; what a row lacks is NaN, or masked in a column of whole numbers."""
+    from astropy.table import MaskedColumn, Table
 
-    table = Table()
+    table = Table(meta={"caption": caption})
     for name, (unit, form) in columns.items():
-        missing = "" if form is None else (0 if form == "d" else np.nan)
-        table[name] = [row.get(name, missing) for row in rows]
+        values = [row.get(name, np.nan if form else "") for row in rows]
+        if form == "d":
+            absent = np.array([name not in row for row in rows])
+            values = MaskedColumn(np.where(absent, 0, values).astype(int), mask=absent) if absent.any() else values
+        table[name] = values
         if form is not None:
             table[name].info.format = form
         if unit is not None:

@@ -31,10 +31,6 @@ def result(folder, said):
     return run_demo(folder, size=128, seed=1, progress=said.append)
 
 
-def _table_of(result, word):
-    return next(table for title, table in result.tables.items() if title.startswith(word))
-
-
 @slow
 def test_files(result, folder):
     assert len(result.files) == len(set(result.files)) == len(list(folder.iterdir()))
@@ -59,7 +55,7 @@ def test_nothing_was_left_out(result, said):
 
 @slow
 def test_restoration_table(result):
-    table = _table_of(result, "Restoration")
+    table = result.tables["Restoration"]
     methods = list(table["method"])
     assert methods[:2] == ["identity", "gaussian"]
     assert methods[-1] == "(the original)"
@@ -76,7 +72,7 @@ def test_restoration_table(result):
 
 @slow
 def test_deblending_table(result):
-    table = _table_of(result, "Deblending")
+    table = result.tables["Deblending"]
     assert table["method"][0].startswith("apertures")
     assert {"symmetric", "watershed"} <= set(table["method"])
     assert (table["conservation"][1:] < 1e-5).all()
@@ -85,7 +81,7 @@ def test_deblending_table(result):
 
 @slow
 def test_translation_table(result):
-    table = _table_of(result, "Translation")
+    table = result.tables["Translation"]
     assert list(table["band"]) == ["g", "r", "i"]
     np.testing.assert_allclose(table["scale_out"], 0.396, rtol=1e-3)
     assert (table["fwhm_out"] > table["fwhm_in"]).all()
@@ -167,6 +163,7 @@ def test_errors(tmp_path, monkeypatch):
 
 
 def test_missing_values_in_a_table():
-    table = _table([{"method": "x"}], {"method": (None, None), "found": (None, "d"), "bias": ("s", "+.3f")})
-    assert table["found"][0] == 0
+    table = _table([{"method": "x"}], {"method": (None, None), "found": (None, "d"), "bias": ("s", "+.3f")}, "Caption.")
+    assert np.ma.is_masked(table["found"][0])
+    assert table.meta["caption"] == "Caption."
     assert np.isnan(table["bias"][0])

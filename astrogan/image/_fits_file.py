@@ -192,6 +192,7 @@ def header_value(header, key):
 
 
 def header_text(header, key):
+    """The text of a keyword; ``""`` where it is missing or no text."""
     value = header_value(header, key)
     return value.strip() if isinstance(value, str) else ""
 
@@ -265,7 +266,7 @@ class FitsFile:
             if hdu is None:
                 break
             hdus.append(hdu)
-            if not hdu.complete or (self._packed and hdu.size > 8 * self.max_pixels):
+            if not hdu.complete or (self._packed and hdu.offset + hdu.size > 8 * self.max_pixels):
                 break  # what follows is not there, or too far away to be unpacked for a look
         return hdus
 
@@ -320,6 +321,8 @@ class FitsFile:
                 f"{label} claims {hdu.size} bytes of data at byte {hdu.offset}, the file ends at {self._length}: "
                 "it is truncated or its header is wrong; fetch it again"
             )
+        if hdu.kind == "compressed image" and hdu.size > 8 * self.max_pixels + _MOST_HEADER_BYTES:
+            raise ImageReadError(f"{label} claims {hdu.size} bytes for an image that is compressed; fetch it again")
         if hdu.bitpix not in _DTYPES:
             raise ImageReadError(f"{label} has BITPIX={hdu.bitpix}; FITS knows {', '.join(map(str, _DTYPES))}")
 
@@ -528,11 +531,10 @@ class _Scaling:
     def apply(self, raw, out):
         """Fill ``out``. Arithmetic is in float64, so that float32 results are rounded once."""
         if self.unsigned:
+            # Half the range was taken off: flip the highest bit, since float64 would round 64-bit integers first.
             native = raw.astype(raw.dtype.newbyteorder("="))
-            bits = 8 * native.dtype.itemsize
-            out[...] = native.view(f"u{native.dtype.itemsize}") ^ native.dtype.type(-(2 ** (bits - 1))).view(
-                f"u{native.dtype.itemsize}"
-            )
+            unsigned = native.view(f"u{native.dtype.itemsize}")
+            out[...] = unsigned ^ unsigned.dtype.type(2 ** (8 * unsigned.dtype.itemsize - 1))
         elif self.scale == 1 and self.zero == 0:
             out[...] = raw
         else:

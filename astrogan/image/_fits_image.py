@@ -153,10 +153,12 @@ def _check_total(file, hdus, window):
 
 def _merged_header(file, hdu):
     """The HDU's header and, behind it, what only the primary one says: most keywords of an extension's image."""
-    header = hdu.header.copy()
+    header, first = hdu.header.copy(), file.hdus[0].header
     if hdu.index > 0:
         with quiet():
-            header.extend(safe_header(file.hdus[0].header), unique=True, update=False)
+            header.extend(safe_header(first), unique=True, update=False)
+            if "BUNIT" not in header and header_text(first, "BUNIT"):
+                header["BUNIT"] = first["BUNIT"]
     return header
 
 
@@ -213,8 +215,12 @@ def _note_unit(meta, header, given, path):
 
 
 def _name_bands(meta, header, hdus, shape):
-    """AGBANDS of a cube."""
-    if len(shape) != 3 or header_text(meta, "AGBANDS"):
+    """AGBANDS, for cubes only."""
+    known = [name for name in header_text(meta, "AGBANDS").split(",") if name]
+    if len(shape) == 3 and len(known) == shape[0]:
+        return
+    meta.remove("AGBANDS", ignore_missing=True, remove_all=True)
+    if len(shape) != 3:
         return
     if len(hdus) > 1:
         names = [band_of(hdu) for hdu in hdus]

@@ -8,7 +8,8 @@ import re
 import numpy as np
 
 from ..exceptions import PSFError
-from ._kernels import moffat_psf, psf_fwhm
+from ._kernels import clean_kernel, moffat_psf, psf_fwhm
+from ._psf_model import PSFModel
 
 _log = logging.getLogger("astrogan")
 
@@ -79,23 +80,17 @@ def psf_from_header(header, *, pixel_scale=None):
     >>> psf_from_header({"OBJECT": "NGC 6976"}) is None
     True
     """
-    from .psf import PSFModel
-
     kernel, origin = _sdss_mixture(header), "header PSF_P*"
     if kernel is None:
         key, fwhm = _fwhm_keyword(header, pixel_scale)
         if key is None:
             return None
         kernel, origin = moffat_with_measured_fwhm(fwhm, _beta(header)), f"header {key}"
-    model = PSFModel(kernel[None], origin=origin)
-    model._size_is_ours = True
-    return model
+    return PSFModel(kernel[None], origin=origin, size_is_free=True)
 
 
 def _sdss_mixture(header):
     """The kernel of PSF_P0 ... PSF_P17, or None."""
-    from ._kernels import clean_kernel
-
     try:
         p = np.array([float(header[f"PSF_P{i}"]) for i in range(18)])
     except (KeyError, TypeError, ValueError):

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..exceptions import InputError, PSFError
 from ._kernels import FWHM_PER_SIGMA, clean_kernel
+from ._psf_model import PSFModel
 from .mask import fill_invalid, grow_mask
 from .uncertainty import background_rms, location_and_scale
 
@@ -71,8 +72,6 @@ def estimate_psf(data, *, valid=None, variance=None, size=None, max_stars=100):
     >>> psf.n_stars >= 5, round(float(psf.fwhm[0]), 1)
     (True, 3.6)
     """
-    from .psf import PSFModel
-
     image, valid, noise = _prepared(data, valid, variance)
     if size is not None and (int(size) != size or size < 5 or size % 2 == 0):
         raise InputError(f"size={size!r} must be an odd number of pixels >= 5, e.g. 25")
@@ -97,9 +96,7 @@ def estimate_psf(data, *, valid=None, variance=None, size=None, max_stars=100):
     kernel, n_stars = _stack(image, valid, noise, stars.brightest(int(max_stars)), fwhm, size)
     if n_stars < MIN_STARS:
         raise _too_few(n_stars, image.shape)
-    model = PSFModel(kernel[None], origin=f"{n_stars} stars", n_stars=n_stars)
-    model._size_is_ours = True
-    return model
+    return PSFModel(kernel[None], origin=f"{n_stars} stars", n_stars=n_stars, size_is_free=True)
 
 
 def _too_few(n, shape):

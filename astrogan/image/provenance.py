@@ -18,12 +18,16 @@ KEYWORDS = {
     "AGVAR": "where the variance came from",
     "AGNBAD": "pixels masked on input",
     "AGNSAT": "pixels masked as saturated on input",
+    "AGBANDS": "names of the bands of a cube",
     "AGLINEAR": "False where pixel values are not linear in flux",
     "AGINFO": "what the backend reported",
     "AGTARGET": "what the image was translated to",
     "AGSCALE": "power of two taken out during the computation",
 }
 """FITS keywords that astrogan writes, with the comments that go beside them."""
+
+# What an earlier step said of itself is in HISTORY; these two stay true.
+_OF_ONE_STEP = set(KEYWORDS) - {"AGBANDS", "AGLINEAR"}
 
 
 def describe(value):
@@ -60,6 +64,8 @@ def add_provenance(meta, notes, history):
     Same type as ``meta``.
     """
     out = copy.deepcopy(meta)
+    for key in _OF_ONE_STEP & set(out):
+        del out[key]
     history = history.encode("ascii", "replace").decode()
     for key, value in notes.items():
         value = describe(value)

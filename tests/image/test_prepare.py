@@ -307,3 +307,12 @@ def test_finish_refuses_arrays_that_do_not_fit():
         finish(prepared, np.ones((1, 16, 20)), variance=np.ones((16, 20)))
     with pytest.raises(InputError, match="band, y, x"):
         finish(prepared, np.ones((16, 20)))
+
+
+def test_keywords_describe_the_last_step_only():
+    first = finish(prepare(ccd()), np.ones((1, 16, 20)), operation="one", notes={"AGINFO": "kernel=3", "AGSEED": 4})
+    second = finish(prepare(first), np.ones((1, 16, 20)), operation="two", notes={"AGOP": "two"})
+    assert first.meta["AGINFO"] == "kernel=3"
+    assert "AGINFO" not in second.meta
+    assert "AGSEED" not in second.meta
+    assert "one" in second.meta["HISTORY"]

@@ -767,6 +767,12 @@ def test_headers_are_merged_cleaned_and_keep_history(tmp_path):
         assert key not in meta
 
 
+def test_the_unit_may_stand_in_the_primary_header_only(tmp_path):
+    path = write(tmp_path / "a.fits", primary(BUNIT="nmgy"), extension(DATA), extension(DATA, BUNIT="Jy"))
+    assert read_image(path).unit == u.nmgy
+    assert read_image(path, hdu=2).unit == u.Jy
+
+
 def test_invalid_cards_do_no_harm(tmp_path):
     """As ESO-MIDAS wrote them: no keyword at all, nulls, other alphabets, no END padding."""
     raw = fits.PrimaryHDU(DATA, header(GOOD=1)).header.tostring(endcard=False, padding=False).encode()

@@ -154,6 +154,8 @@ def test_bands_go_to_one_file_and_come_back_as_a_cube(tmp_path, form):
     one = read_image(path, hdu=expected[1])
     np.testing.assert_array_equal(one.data, images[1].data)
     np.testing.assert_array_equal(one.uncertainty.array, 2.0)
+    assert "AGBANDS" not in one.meta
+    assert one.meta["BAND"] == expected[1]
 
 
 def test_a_cube_that_was_read_can_be_written_again(tmp_path):

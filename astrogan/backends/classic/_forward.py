@@ -20,6 +20,10 @@ _MAX_TERMS = 2
 _TERM_ERROR = 1e-6
 """Largest error of a sum of separable terms, relative to the kernel's peak."""
 
+_LARGEST_PRODUCT = 2**18
+"""Multiplications in one matrix product. Above it OpenBLAS shares the work among threads, which for products of a few
+tens of microseconds gains little, and on busy cores costs a hundred times as much."""
+
 _PAD_MODE = {"reflect": "symmetric", "replicate": "edge"}
 
 
@@ -206,7 +210,8 @@ class _Banded:
         """M X for (..., y, x)."""
         out = np.empty((*data.shape[:-2], self.shape[0], data.shape[-1]), np.float32)
         for low, high, first, last, block in self.blocks:
-            np.matmul(block, data[..., first:last, :], out=out[..., low:high, :])
+            for columns in _pieces(data.shape[-1], block):
+                np.matmul(block, data[..., first:last, columns], out=out[..., low:high, columns])
         return out
 
     def from_right(self, data):
@@ -214,8 +219,15 @@ class _Banded:
         out = np.empty((*data.shape[:-1], self.shape[0]), np.float32)
         lines, lines_out = data.reshape(-1, data.shape[-1]), out.reshape(-1, self.shape[0])
         for low, high, first, last, block in self.blocks:
-            np.matmul(lines[:, first:last], block.T, out=lines_out[:, low:high])
+            for rows in _pieces(len(lines), block):
+                np.matmul(lines[rows, first:last], block.T, out=lines_out[rows, low:high])
         return out
+
+
+def _pieces(length, block):
+    """Slices of the axis that a block is not about, such that no product is large enough for BLAS to use threads."""
+    step = max(32, _LARGEST_PRODUCT // block.size)
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
 @lru_cache(maxsize=128)
@@ -226,7 +238,7 @@ def _banded(kernel, size, rebin, boundary):
     out = int(size / rebin + 1e-9)
     edges = rebin * np.arange(out + 1)
     # Blocks as high as the band is broad: smaller ones are slower products, larger ones multiply more zeros.
-    step = int(np.clip(2 * half / rebin, 32, 256))
+    step = int(np.clip(2 * half / rebin, 32, 64))
     blocks = []
     for low in range(0, out, step):
         high = min(low + step, out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from scipy import fft, ndimage, sparse
 
 from astrogan.api import Observation
 from astrogan.exceptions import InputError, PSFError
+from astrogan.image.tiling import single_torch_thread
 
 MAD_TO_SIGMA = 1.4826022185056018
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -259,6 +261,11 @@ SURE_GRID = np.linspace(-6, 4, 81)
 """log10 of the balances that `best_balance` tries."""
 
 
+BRIGHT = 10.0
+"""In sigma from the sky: what is brighter counts as this bright when a stationary filter is tuned. The power of a few
+stars would otherwise decide how much noise is let through everywhere."""
+
+
 def best_balance(spectrum: Spectrum, noise: float, slope: float) -> tuple[float, float]:
     """(balance, residual share) of the Wiener filter with the least Stein's unbiased risk estimate.
 
@@ -311,6 +318,15 @@ class Cache:
 
 
 # ---------------------------------------------------------------------------------------------- Fourier
+
+
+@contextmanager
+def quick_transforms(pixels: int = 0):
+    """Keep torch from spreading transforms of few ``pixels`` over threads, which then wait for one another."""
+    import torch  # noqa: F401  the next function does nothing before torch is there
+
+    with single_torch_thread() if pixels < 2**19 else nullcontext():
+        yield
 
 
 def wrapped(kernel: np.ndarray, shape: tuple[int, int], dtype=np.float32) -> np.ndarray:
@@ -366,6 +382,10 @@ class FiniteFilter:
 
     def __call__(self, plane: np.ndarray, level: float = 0.0, out: np.ndarray | None = None) -> np.ndarray:
         """The filtered plane, float32; ``level`` is taken off before and added again after, for accuracy."""
+        with quick_transforms():
+            return self._apply(plane, level, out)
+
+    def _apply(self, plane, level, out):
         import torch  # on use: its FFT is nearly twice as quick as scipy's, and most of this module does without
 
         out = np.empty(plane.shape, np.float32) if out is None else out
@@ -628,7 +648,7 @@ class WeightedProblem:
         self.weight[self.core] = inverse * self.noise
         self.inverse_variance = np.where(valid, self.noise / variance, 0).astype(np.float32)
         self.data = np.where(self.weight > 0, self.start, np.float32(0))
-        self.spectrum = Spectrum(plane, psf)
+        self.spectrum = Spectrum(np.clip(plane, -BRIGHT, BRIGHT), psf)
         self.transfer = None if psf is None else fft.rfft2(wrapped(psf / psf.sum(), self.grid, np.float64))
         self.transfer = None if psf is None else self.transfer.astype(np.complex64)
         self.laplacian = laplacian_symbol(self.grid).astype(np.float32)

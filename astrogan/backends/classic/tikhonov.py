@@ -15,6 +15,7 @@ from astrogan.backends.classic._linear import (
     per_band,
     positive,
     positive_or_auto,
+    quick_transforms,
     whole,
 )
 
@@ -112,6 +113,10 @@ class Tikhonov:
             If the observation has no PSF.
         """
         need_psf(observation, "tikhonov")
+        with quick_transforms(observation.data[0].size):
+            return self._restore(observation)
+
+    def _restore(self, observation):
         strengths = per_band("strength", self.strength, len(observation.data))
         data = np.empty_like(observation.data)
         variance = None if observation.variance is None else np.empty_like(data)

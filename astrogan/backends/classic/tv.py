@@ -13,6 +13,7 @@ from astrogan.backends.classic._linear import (
     fill,
     per_band,
     positive_or_auto,
+    quick_transforms,
     whole,
 )
 
@@ -99,6 +100,10 @@ class TotalVariation:
         `~astrogan.api.Estimate`
             ``info`` has ``strength`` and ``reduced_chi2`` (one value, or ``<name>_<band>``); no variance.
         """
+        with quick_transforms(observation.data[0].size):
+            return self._restore(observation)
+
+    def _restore(self, observation):
         strengths = per_band("strength", self.strength, len(observation.data))
         data, chi2 = np.empty_like(observation.data), []
         for band, strength in enumerate(strengths):

@@ -15,6 +15,7 @@ from astrogan.backends.classic._linear import (
     fill,
     level_of,
     positive,
+    quick_transforms,
     variance_plane,
     whole,
 )
@@ -140,7 +141,8 @@ class Wavelet:
             ]
             image = self._denoise(plane, support)
             if blurred:
-                image, done = self._deconvolve(plane, valid, image, support, variance, observation.psf[band])
+                with quick_transforms():
+                    image, done = self._deconvolve(plane, valid, image, support, variance, observation.psf[band])
                 steps.append(done)
             data[band] = image + level
         return Estimate(data, info=band_info("iterations", steps, observation.bands) if steps else {})

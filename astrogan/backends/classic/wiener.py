@@ -7,6 +7,7 @@ from scipy import fft
 
 from astrogan.api import Estimate, Observation
 from astrogan.backends.classic._linear import (
+    BRIGHT,
     Cache,
     FiniteFilter,
     Spectrum,
@@ -68,7 +69,9 @@ class Wiener:
     width. It holds the noise only, not the bias of regularisation.
 
     SURE for the blurred image [1]_: with power P and transfer T = |H|^2 / (|H|^2 + balance L^(slope/2)) in each mode,
-    the risk is sum(P (1 - T)^2 + 2 v T), v the mean variance.
+    the risk is sum(P (1 - T)^2 + 2 v T), v the mean variance. P is measured after what is brighter than 10 sigma has been
+    cut to that: a stationary filter serves the whole image, and the power of a few stars would otherwise decide how
+    much noise is let through on the sky and in galaxies.
 
     References
     ----------
@@ -154,7 +157,9 @@ class Wiener:
             return 1.0
         plane = fill(observation.data[band], valid)
         noise = float(variance_plane(observation, band)[valid].mean(dtype=np.float64))
-        return best_balance(Spectrum(plane - level_of(plane, valid), kernel), noise, self.slope)[0]
+        bright = BRIGHT * np.sqrt(noise)
+        plane = np.clip(plane - level_of(plane, valid), -bright, bright)
+        return best_balance(Spectrum(plane, kernel), noise, self.slope)[0]
 
 
 def apply_filters(filters, observation):
