@@ -125,7 +125,14 @@ def _reading(images, *, hdu, unit, uncertainty, uncertainty_type, mask, saturati
         "max_pixels": max_pixels,
     }
     keywords = {name: value for name, value in keywords.items() if value is not None}
-    return (images[0] if len(images) == 1 else list(images)), keywords
+    if len(images) == 1:
+        return images[0], keywords
+    from astrogan.image.read import read_bands
+
+    # Read here, because file names tell the bands apart where headers do not.
+    of_files = ("hdu", "unit", "uncertainty", "uncertainty_type", "mask", "max_pixels")
+    bands = read_bands(list(images), **{name: keywords.pop(name) for name in of_files if name in keywords})
+    return bands, keywords
 
 
 def _hdu(text):

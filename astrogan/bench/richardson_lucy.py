@@ -74,10 +74,11 @@ def run(*, sizes=(256, 1024), iterations=30, psf_size=41, repeats=3, memory=True
     Returns
     -------
     `~astropy.table.Table`
-        ``size``, ``method``, ``iterations``; ``best_ms`` and ``median_ms`` over the repeats; ``times_skimage`` (how many
-        times faster than scikit-image) and ``of_fft_bound`` (time over that of the FFTs alone), both of the best runs,
-        with ``median_times_skimage`` of the medians; ``difference``, the largest one between tiles and the whole image
-        over its peak; ``memory``, what the call needs at its peak beyond its input, in images, the result included.
+        ``size``, ``method``, ``iterations``; ``best_ms`` and ``median_ms`` over the repeats; ``times_skimage`` (how
+        many times faster than scikit-image) and ``of_fft_bound`` (time over that of the FFTs alone), both of the best
+        runs, with ``median_times_skimage`` of the medians; ``difference``, the largest one between tiles and the
+        whole image over its peak; ``memory``, what the call needs at its peak beyond its input, in images, the result
+        included.
     """
     from astropy.table import Table
 
@@ -117,7 +118,7 @@ def _compare(size, iterations, psf_size, repeats, memory, seed):
     if size <= _LARGEST_WHOLE:
         difference["astrogan"] = _difference(plain, observation)
         difference["astrogan-nesterov"] = _difference(accelerated, observation)
-    needed = {name: np.nan for name in methods}
+    needed = dict.fromkeys(methods, np.nan)
     if memory:
         needed |= {name: _memory(data, psf, iterations, name) for name in ("skimage", "astrogan")}
     return [

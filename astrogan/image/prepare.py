@@ -124,7 +124,7 @@ def prepare(
     mask : array of bool or path, optional
         True where a pixel is bad, (y, x) or (band, y, x); added to the image's own.
     saturation : float, `~astropy.units.Quantity` or 'header', optional
-        Pixels at or above it are masked, and the mask grown by a pixel.
+        Pixels at or above it are masked, and the mask grown by two pixels.
     pixel_scale : float or `~astropy.units.Quantity`, optional
         Arcsec per pixel, where there is no WCS.
     needs_psf, needs_variance : bool

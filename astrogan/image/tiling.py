@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from numbers import Integral
 
 import numpy as np
@@ -82,7 +82,7 @@ def _axis_tiles(size: int, tile: int, halo: int) -> list[tuple[slice, slice, sli
         n -= int(wide <= 1.1 * tile and (n - 1) * wide < 0.96 * n * narrow)
     edges = [(i * size) // n for i in range(n + 1)]
     tiles = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         low, high = (0, size) if n == 1 else (max(start - halo, 0), min(stop + halo, size))
         tiles.append((slice(start, stop), slice(low, high), slice(start - low, stop - low)))
     return tiles

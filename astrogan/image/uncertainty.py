@@ -221,10 +221,10 @@ def _maps(image, valid):
     if background is None:
         return constant
     # A slope inside the boxes would pass for noise: what is left after the first map gives the rms.
-    rest, rms = _background_2d(image - background, sky, box)
-    if rest is None:
+    _, rms = _background_2d(image - background, sky, box, coarse=True)
+    if rms is None:
         return constant
-    return background + rest, np.maximum(rms, 0.1 * scale)
+    return background, np.maximum(rms, 0.1 * scale)
 
 
 def _plane(image, valid):
@@ -260,21 +260,25 @@ def _plane(image, valid):
     return plane[1] * (x - x.mean()) + plane[2] * (y - y.mean())
 
 
-def _background_2d(image, sky, box):
-    """Background and rms from photutils' boxes, or (None, None) where too little sky is left for them."""
+def _background_2d(image, sky, box, coarse=False):
+    """Background and rms from photutils' boxes, or (None, None) where too little sky is left for them.
+
+    ``coarse`` takes every other row and column where boxes have plenty of them: a fourth of the time, twice the noise.
+    """
     import warnings
 
     from astropy.stats import SigmaClip
     from astropy.utils.exceptions import AstropyUserWarning
     from photutils.background import Background2D, MADStdBackgroundRMS, MedianBackground
 
+    step = 2 if coarse and box == _BOX_MAX else 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
         try:
             boxes = Background2D(
-                image,
-                box,
-                mask=~sky,
+                image[::step, ::step],
+                box // step,
+                mask=~sky[::step, ::step],
                 exclude_percentile=80.0,
                 sigma_clip=SigmaClip(sigma=3.0, maxiters=5),
                 bkg_estimator=MedianBackground(),
@@ -316,7 +320,7 @@ def _sources(image, valid, box):
     smooth = gaussian_filter(image, 1.5, mode="reflect")
     if box is not None:
         # A first map, sources and all, takes out what would pass for sources or hide them.
-        first, _ = _background_2d(image, valid, box)
+        first, _ = _background_2d(image, valid, box, coarse=True)
         if first is not None:
             smooth -= first
         smooth /= _relative_noise(image, valid, box)
@@ -335,7 +339,7 @@ def _relative_noise(image, valid, box):
     difference = image - 0.5 * (np.roll(image, 1, axis=0) + np.roll(image, 1, axis=1))
     usable = valid & np.roll(valid, 1, axis=0) & np.roll(valid, 1, axis=1)
     usable[0] = usable[:, 0] = False
-    _, rms = _background_2d(difference, usable, box)
+    _, rms = _background_2d(difference, usable, box, coarse=True)
     if rms is None or not np.median(rms) > 0:
         return 1.0
     return np.clip(rms / np.median(rms), 0.1, 10)

@@ -27,9 +27,9 @@ from astrogan.exceptions import UncertaintyWarning
 from astrogan.metrics import psnr
 from astrogan.simulate.field import simulate_field
 
-field = simulate_field((256, 256), bands=("g", "r", "i"), seed=3, saturated_star=False)
+field = simulate_field((256, 256), bands=("g", "r", "i"), seed=3, saturated_star=False, bad_column=False)
 for band, image in field.images.items():
-    print(f"{band}: {image.shape} pixels, {image.unit}, {int(image.mask.sum())} masked")
+    print(f"{band}: {image.shape} pixels, {image.unit}, {type(image.uncertainty).__name__}")
 
 # %%
 # Degrade it
@@ -43,21 +43,17 @@ degraded = Degrader(psf=blur, noise=2.0, match=False)(field.images, rng=1)
 
 
 def colour(images):
-    """The three bands as a colour composite, red first; masked pixels are grey."""
-    picture = make_lupton_rgb(*(images[band].data for band in "irg"), stretch=0.25, Q=6)
-    picture[np.any([images[band].mask for band in "irg"], axis=0)] = 90
-    return picture
+    """The three bands as a colour composite, red first."""
+    return make_lupton_rgb(*(images[band].data for band in "irg"), stretch=0.15, Q=6)
 
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.8), layout="constrained")
 for axis, (title, images) in zip(axes, {"observed": field.images, "degraded": degraded}.items(), strict=True):
     axis.imshow(colour(images), origin="lower")
     axis.set(title=title, xticks=[], yticks=[])
-figure.supxlabel("51 x 51 arcsec, bands i, r, g; masked pixels in grey")
+figure.supxlabel("51 x 51 arcsec; bands i, r, g as red, green, blue")
 
 # %%
-# The hot column is masked, and with it, once it is blurred, all pixels that it has a part in.
-#
 # Restore it
 # ----------
 # Every backend runs through the same call. ``identity`` does nothing and ``gaussian`` only smooths: rows that belong in
@@ -76,10 +72,11 @@ for name in backends:
 # %%
 # How near to the truth, and is it consistent with the data?
 # ----------------------------------------------------------
-# PSNR refers to the noise-free image at the resolution of the original observation, in the r band, without masked
-# pixels. The reduced chi squared compares each result, convolved with the blur again, with the degraded image, all
-# bands together: near one is good. ``identity`` and ``gaussian`` fail that test: they are still blurred, and
-# convolving them blurs them twice. ``richardson-lucy`` has not converged after 15 iterations.
+# PSNR refers to the noise-free image at the resolution of the original observation, in the r band, over the range of
+# that image. The flux ratio is the sum over all pixels against the truth's. The reduced chi squared compares each
+# result, blurred again, with the degraded image, all bands together. Its statistical error is 0.003 for so many pixels,
+# so ``identity`` and ``gaussian`` contradict the data: they are still blurred, and blurring them once more is too much.
+# The others agree; a little less than one means that a little of the noise was fitted.
 
 truth = field.truth_images["r"].data
 good = ~degraded["r"].mask
@@ -95,46 +92,50 @@ table.pprint(max_width=-1)
 # %%
 # One spiral, seen closely
 # ------------------------
-# Top: the r band. Bottom: what is left against the truth, in units of the degraded image's noise.
+# Left and top: the r band. Bottom: what is left against the truth, in units of the degraded image's noise. Deconvolving
+# brings back arms and part of the clumps. What is finer than that stays lost: the same spots are red and blue for both
+# methods.
 
 spiral = field.catalog[np.argmax(field.catalog["flux_r"] * (field.catalog["type"] == "spiral"))]
 x, y, half = round(spiral["x"]), round(spiral["y"]), 32
 box = np.s_[max(y - half, 0) : y + half, max(x - half, 0) : x + half]
 sigma = float(np.sqrt(np.median(degraded["r"].uncertainty.array[good])))
-panels = {"truth": truth, **{name: restored[name]["r"].data for name in ("identity", "wiener", "richardson-lucy")}}
 norm = ImageNormalize(vmin=-2 * sigma, vmax=truth[box].max(), stretch=AsinhStretch(0.05))
 
-figure, axes = plt.subplots(2, 4, figsize=(11, 5.8), layout="constrained")
-for column, (name, image) in enumerate(panels.items()):
-    shown = np.where(good, image, np.nan)[box]
-    top = axes[0, column].imshow(shown, origin="lower", norm=norm, cmap="viridis")
-    left = axes[1, column].imshow((shown - truth[box]) / sigma, origin="lower", vmin=-5, vmax=5, cmap="RdBu_r")
-    axes[0, column].set_title(name)
-for axis in axes.flat:
-    axis.set(xticks=[], yticks=[], facecolor="0.35")
-figure.colorbar(top, ax=axes[0], label="r flux [nmgy / pixel]", ticks=[0, 0.01, 0.03, 0.1, 0.3], format="%g")
-figure.colorbar(left, ax=axes[1], label="(image $-$ truth) / $\\sigma$")
+shown = ("identity", "wiener", "richardson-lucy")
+figure, axes = plt.subplot_mosaic(
+    [["truth", *shown], ["truth", *(f"{name} residual" for name in shown)]], figsize=(11, 5.6), layout="constrained"
+)
+flux = axes["truth"].imshow(truth[box], origin="lower", norm=norm)
+axes["truth"].set_title("truth")
+for name in shown:
+    image = restored[name]["r"].data[box]
+    axes[name].imshow(image, origin="lower", norm=norm)
+    axes[name].set_title(name)
+    residual = axes[f"{name} residual"].imshow(
+        (image - truth[box]) / sigma, origin="lower", vmin=-10, vmax=10, cmap="RdBu_r"
+    )
+for axis in axes.values():
+    axis.set(xticks=[], yticks=[])
+figure.colorbar(flux, ax=axes[shown[-1]], label="r flux [nmgy / pixel]", ticks=[0, 0.01, 0.03, 0.1, 0.3], format="%g")
+figure.colorbar(residual, ax=axes[f"{shown[-1]} residual"], label="(image $-$ truth) / $\\sigma$")
 
 # %%
 # Empty sky
 # ---------
-# A method must not find sources where there are none. What becomes of noise alone? The second column is the scatter of
-# the result over that of the noise, the third the number of pixels above five times the result's own scatter, of
-# 65,536; for Gaussian noise one expects none.
+# A method must not find sources where there are none. What becomes of noise alone? The scatter of the result and its
+# brightest pixel are in units of the noise that went in; the last column counts pixels above five times the result's
+# own scatter. A bright pixel that stands out of a flat sky would be called a source, so detection on a restored image
+# needs its own threshold, found in this way.
 
-noise = np.random.default_rng(5).normal(0, sigma, field.images["r"].shape)
-sky = CCDData(
-    noise,
-    unit="nmgy",
-    wcs=field.wcs,
-    uncertainty=StdDevUncertainty(np.full(noise.shape, sigma)),
-)
+noise = np.random.default_rng(5).normal(0, sigma, truth.shape)
+uncertainty = StdDevUncertainty(np.full(noise.shape, sigma))
+sky = CCDData(noise, unit="nmgy", wcs=field.wcs, uncertainty=uncertainty)
 rows = []
 for name in backends:
     result = Restorer(name, psf=blur, **options.get(name, {}))(sky).data
     scatter = mad_std(result)
-    spikes = int((result > 5 * scatter).sum()) if scatter > 1e-3 * sigma else 0
-    rows.append((name, scatter / sigma, spikes))
-table = Table(rows=rows, names=("backend", "scatter / sigma", "above 5 scatter"))
-table["scatter / sigma"].info.format = ".3f"
+    rows.append((name, scatter / sigma, result.max() / sigma, int((result > 5 * scatter).sum())))
+table = Table(rows=rows, names=("backend", "scatter", "brightest", "pixels above 5 scatter"))
+table["scatter"].info.format = table["brightest"].info.format = ".3f"
 table.pprint(max_width=-1)

@@ -621,6 +621,24 @@ def test_of_two_writers_of_a_new_file_one_wins_and_one_hears_of_it(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_file_systems_without_hard_links(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("astrogan.image.write.os.link", refused)
+    write_image(ccd(), tmp_path / "a.fits")
+    assert read_image(tmp_path / "a.fits").shape == (16, 20)
+
+    def beaten():
+        with atomic_path(tmp_path / "b.fits") as temporary:
+            temporary.write_bytes(b"mine")
+            (tmp_path / "b.fits").write_bytes(b"theirs")
+
+    with pytest.raises(ImageWriteError, match="exists"):
+        beaten()
+    assert (tmp_path / "b.fits").read_bytes() == b"theirs"
+
+
 def test_many_writers_with_overwrite_leave_one_whole_file(tmp_path):
     path = tmp_path / "a.fits"
     images = [NDData(np.full((64, 64), float(number)), unit="adu") for number in range(4)]

@@ -20,6 +20,8 @@ _MAX_TERMS = 2
 _TERM_ERROR = 1e-6
 """Largest error of a sum of separable terms, relative to the kernel's peak."""
 
+_SHORT = 512
+
 _LARGEST_PRODUCT = 2**18
 """Multiplications in one matrix product. Above it OpenBLAS shares the work among threads, which for products of a few
 tens of microseconds gains little, and on busy cores costs a hundred times as much."""
@@ -280,17 +282,18 @@ def _convolve(data, kernels, boundary):
     data = np.asarray(data, dtype=np.float32)
     ny, nx = data.shape[-2:]
     half = kernels.shape[-1] // 2
-    shape = [fft.next_fast_len(n + 2 * half) for n in (ny, nx)]
-    transfer = fft.rfft2(kernels, shape).astype(np.complex64)
+    # Of short lengths those with factors 7 and 11 are quickest too.
+    shape = [fft.next_fast_len(n + 2 * half, real=n > _SHORT) for n in (ny, nx)]
+    transfer = fft.rfft2(kernels.astype(np.float32), shape)
     stacks = data.reshape(-1, data.shape[-3], ny, nx)
     out = np.empty_like(stacks)
     for stack, result in zip(stacks, out, strict=True):
         # Rounding errors follow the largest value in a transform: take a pedestal off first.
         level = stack.mean(axis=(1, 2), keepdims=True)
         padded = np.pad(stack - level, ((0, 0), (half, half), (half, half)), mode=_PAD_MODE[boundary])
-        spectrum = fft.rfft2(padded, shape)
+        spectrum = fft.rfft2(padded, shape, overwrite_x=True)
         spectrum *= transfer
-        image = fft.irfft2(spectrum, shape)[:, 2 * half : 2 * half + ny, 2 * half : 2 * half + nx]
+        image = fft.irfft2(spectrum, shape, overwrite_x=True)[:, 2 * half : 2 * half + ny, 2 * half : 2 * half + nx]
         np.add(image, level * kernels.sum(axis=(1, 2), keepdims=True).astype(np.float32), out=result)
     return out.reshape(data.shape)
 

@@ -322,7 +322,10 @@ class Cache:
 
 @contextmanager
 def quick_transforms(pixels: int = 0):
-    """Keep torch from spreading transforms of few ``pixels`` over threads, which then wait for one another."""
+    """Keep torch from spreading transforms of few ``pixels`` over threads, which then wait for one another.
+
+    Entering it may cost a fraction of a millisecond: it is for iterations, not for a single filter.
+    """
     import torch  # noqa: F401  the next function does nothing before torch is there
 
     with single_torch_thread() if pixels < 2**19 else nullcontext():
@@ -382,10 +385,6 @@ class FiniteFilter:
 
     def __call__(self, plane: np.ndarray, level: float = 0.0, out: np.ndarray | None = None) -> np.ndarray:
         """The filtered plane, float32; ``level`` is taken off before and added again after, for accuracy."""
-        with quick_transforms():
-            return self._apply(plane, level, out)
-
-    def _apply(self, plane, level, out):
         import torch  # on use: its FFT is nearly twice as quick as scipy's, and most of this module does without
 
         out = np.empty(plane.shape, np.float32) if out is None else out

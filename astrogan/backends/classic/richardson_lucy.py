@@ -95,10 +95,10 @@ def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
         background = max(level - sky, 0.0)
     brightest = float(np.max(data, where=valid, initial=-np.inf))
     level = sky + background
-    floor = 1e-7 * (brightest + background)
-    if level > 0:
-        floor = min(floor, 1e-2 * level)
-    return Sky(float(background), level, variance, max(floor, TINY))
+    # Far below the sky where there is one, but not below what float32 transforms of the brightest star resolve.
+    peak = brightest + background
+    floor = max(min(1e-7 * peak, 1e-2 * level), 1e-9 * peak, TINY)
+    return Sky(float(background), level, variance, floor)
 
 
 def _poisson_level(signal: np.ndarray, excess: np.ndarray, variance: float) -> float:
@@ -202,7 +202,7 @@ class RichardsonLucy:
         return -1
 
     def halo_for(self, observation: Observation) -> int:
-        """Context in pixels at which tiles agree with the whole image to 1e-5 of its peak; -1 with ``stop``."""
+        """Context in pixels at which valid pixels agree with the whole image to 1e-5 of its peak; -1 with ``stop``."""
         if self.stop:
             return -1
         return halo_width(_checked_psf(observation), self.iterations, self.acceleration)
@@ -291,7 +291,6 @@ class Field:
         margin = effective_radius(kernel[None], TAIL)
         grid = _grid_shape(self.shapes, cuts, len(kernel) // 2, margin)
         self.blur = Blur(kernel, grid, packed=len(observations) == 2)
-        self._clamp_correction = bool(kernel.min() < 0)
         data, self.carry = self._shifted()
         valid = self._pack([o.valid[band].astype(np.float32) for o in observations])
         self.weight = valid
@@ -345,9 +344,8 @@ class Field:
 
     def correction(self, ratio: torch.Tensor) -> torch.Tensor:
         """``H^T ratio / H^T w``; zero where hardly any data see a pixel."""
-        out = self.blur.adjoint(ratio)
-        if self._clamp_correction:
-            out.clamp_(min=0)
+        # Rounding, or a PSF with negative pixels, can make it negative; a negative estimate would run away.
+        out = self.blur.adjoint(ratio).clamp_(min=0)
         return out if self.inverse_exposure is None else out.mul_(self.inverse_exposure)
 
     def reduced_chi2(self, model: torch.Tensor) -> float:
@@ -422,7 +420,7 @@ def _domain(grid: int, size: int, cut: tuple[bool, bool], margin: int) -> np.nda
 
 
 def halo_width(psf: np.ndarray, iterations: int, acceleration=None) -> int:
-    """Pixels of context at which a tile agrees with the whole image to 1e-5 of its peak.
+    """Pixels of context at which a tile agrees with the whole image to 1e-5 of its peak, where pixels are valid.
 
     A difference at the edge of a tile falls off by a fixed factor for each width of the PSF and creeps in slowly with
     the iterations. Measured for Gaussians and Moffats of 2 to 9 pixels and 10 to 100 iterations, in the worst case
