@@ -36,7 +36,7 @@ __all__ = [
 
 def __getattr__(name):
     if name == "__version__":
-        value = _version()
+        value = _read_version()
     elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     else:
@@ -49,7 +49,8 @@ def __dir__():
     return sorted(set(globals()) | set(__all__))
 
 
-def _version():
+# Not called _version: that would be overwritten by the module of this name once it is imported.
+def _read_version():
     try:
         from astrogan._version import version
     except ImportError:  # a source tree that was never built or installed

@@ -204,7 +204,19 @@ class Observation:
         return replace(self, **changes)
 
     def crop(self, y: slice, x: slice, psf=None) -> Observation:
-        """The part inside two slices, as contiguous copies; ``psf`` replaces the PSF where one is given."""
+        """The part inside two slices, as contiguous copies.
+
+        Parameters
+        ----------
+        y, x : slice
+            Rows and columns.
+        psf : `numpy.ndarray`, optional
+            (band, k, k), in place of the PSF.
+
+        Returns
+        -------
+        Observation
+        """
         return Observation(
             data=self.data[:, y, x],
             valid=self.valid[:, y, x],
@@ -261,7 +273,18 @@ class Template:
 
 @dataclass(frozen=True)
 class Separation:
-    """What a deblender backend returns: a template a source, in the order of the positions where those were given."""
+    """What a deblender backend returns: a template a source, in the order of the positions where those were given.
+
+    Parameters
+    ----------
+    templates : tuple of `Template`
+        One a source.
+    segmentation : `numpy.ndarray` of int, optional
+        (y, x): i + 1 where a pixel belongs to ``templates[i]`` before all others, 0 where it belongs to none. Default:
+        the source with the largest template.
+    info : dict, optional
+        Plain numbers and strings worth keeping; they go to ``meta``.
+    """
 
     templates: tuple[Template, ...]
     segmentation: np.ndarray | None = None

@@ -22,9 +22,7 @@ def _spec(role, name, module, cls, summary, citation="", requires=()):
 def astrogan_backends():
     """astrogan's own backends."""
     return [
-        _spec(
-            "restorer", "identity", "identity", "Identity", "the image as it is: the baseline of every table"
-        ),
+        _spec("restorer", "identity", "identity", "Identity", "the image as it is: the baseline of every table"),
         _spec(
             "restorer",
             "gaussian",

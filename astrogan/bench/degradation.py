@@ -128,7 +128,13 @@ def _galsim(galsim, scenes, noise):
 
 
 def main(arguments=None):
-    """Print the table."""
+    """Print the table.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the command line.
+    """
     parser = argparse.ArgumentParser(prog="python -m astrogan.bench.degradation", description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--stamps", type=int, default=64)

@@ -47,7 +47,8 @@ def evaluate_images(truth, images, *, hdu=None, unit=None, data_range=None):
         one = prepare(image, **reading)
         if one.observation.shape != true.observation.shape:
             raise InputError(
-                f"image {number} has shape {one.observation.shape}; the truth has {true.observation.shape}: they must agree"
+                f"image {number} has shape {one.observation.shape}; "
+                f"the truth has {true.observation.shape}: they must agree"
             )
         factor = _conversion(one.unit, true.unit, number) * one.scale / true.scale
         for band, name in enumerate(true.observation.bands):

@@ -213,40 +213,49 @@ def _fft_bound(size, iterations):
     import scipy.fft
     import torch
 
+    from astrogan.backends.classic._fourier import good_size
     from astrogan.image.tiling import available_cores, single_torch_thread
 
-    shape = 2 * (scipy.fft.next_fast_len(size, real=True),)
-    image = np.random.default_rng(0).random(shape, np.float32)
-    tensor = torch.from_numpy(image)
+    def with_torch(image, axes):
+        tensor, n = torch.from_numpy(image), len(image)
+        if not axes:
+            return lambda: torch.fft.irfft2(torch.fft.rfft2(tensor), s=(n, n))
+        forth = lambda: torch.fft.fft(torch.fft.rfft(tensor), dim=0)  # noqa: E731 - one line, used once
+        return lambda: torch.fft.irfft(torch.fft.ifft(forth(), dim=0), n=n)
 
-    def with_torch(iterations):
+    def with_one_torch_thread(image, axes):
+        pair = with_torch(image, axes)
+
+        def alone():
+            with single_torch_thread():
+                pair()
+
+        return alone
+
+    def with_scipy(image, workers):
+        forth = lambda: scipy.fft.rfft2(image, workers=workers)  # noqa: E731 - one line, used once
+        return lambda: scipy.fft.irfft2(forth(), s=image.shape, workers=workers, overwrite_x=True)
+
+    pairs = []
+    for n in {scipy.fft.next_fast_len(size, real=True), good_size(size)}:
+        image = np.random.default_rng(0).random((n, n), np.float32)
+        pairs += [make(image, axes) for make in (with_torch, with_one_torch_thread) for axes in (False, True)]
+        pairs += [with_scipy(image, workers) for workers in (1, available_cores())]
+    quickest = min(pairs, key=_time_of_one)
+
+    def bound():
         for _ in range(2 * iterations):
-            torch.fft.irfft2(torch.fft.rfft2(tensor), s=shape)
+            quickest()
 
-    def with_one_torch_thread(iterations):
-        with single_torch_thread():
-            with_torch(iterations)
-
-    def with_scipy(iterations, workers):
-        for _ in range(2 * iterations):
-            scipy.fft.irfft2(scipy.fft.rfft2(image, workers=workers), s=shape, workers=workers, overwrite_x=True)
-
-    ways = [
-        with_torch,
-        with_one_torch_thread,
-        lambda iterations: with_scipy(iterations, 1),
-        lambda iterations: with_scipy(iterations, available_cores()),
-    ]
-    quickest = min(ways, key=_time_of_one)
-    return lambda: quickest(iterations)
+    return bound
 
 
-def _time_of_one(way) -> float:
-    way(1)
+def _time_of_one(function) -> float:
+    function()
     times = []
-    for _ in range(3):
+    for _ in range(5):
         start = time.perf_counter()
-        way(1)
+        function()
         times.append(time.perf_counter() - start)
     return min(times)
 
@@ -263,7 +272,13 @@ def _memory(data, psf, iterations, method) -> float:
 
 
 def main(arguments=None) -> None:
-    """Print the table."""
+    """Print the table.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the command line.
+    """
     parser = argparse.ArgumentParser(prog="python -m astrogan.bench.richardson_lucy", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--iterations", type=int, default=30)

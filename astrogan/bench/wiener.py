@@ -77,7 +77,13 @@ def _scene(size, seed):
 
 
 def main(arguments=None) -> None:
-    """Print a line a size."""
+    """Print a line a size.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the command line.
+    """
     parser = argparse.ArgumentParser(prog="python -m astrogan.bench.wiener", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024, 2048])
     parser.add_argument("--repeats", type=int, default=15)

@@ -37,8 +37,8 @@ def as_psf(psf, *, n_bands=1, pixel_scale=None, shape=None, bands=None, recentre
     pixel_scale : float or Quantity, optional
         Arcsec per pixel.
     shape : tuple of int, optional
-        (y, x) of the image. Kernels larger than it are cut to it, with a `PSFWarning`, if that loses less than 0.5 %
-        of the flux. It also says where the centre of the field is.
+        (y, x) of the image. Kernels larger than it are cut to it, with a `~astrogan.exceptions.PSFWarning`, if that
+        loses less than 0.5 % of the flux. It also says where the centre of the field is.
     bands : sequence of str, optional
         Names of the image's bands: the keys to look up in a dict. Without it the dict's own order counts.
     recentre : bool, optional

@@ -58,8 +58,16 @@ def finish(prepared: Prepared, data, *, variance=None, mask=None, wcs=KEEP, psf=
 def to_ccd(prepared: Prepared, data, *, variance=None, mask=None, wcs=KEEP, psf=None, operation="deblend", notes=None):
     """One `~astropy.nddata.CCDData` of a result: 2-D if the image came as one 2-D image, else (band, y, x).
 
-    The parameters are those of `finish`. A cube gets a 3-D WCS, because `~astropy.nddata.CCDData` can slice only
-    that.
+    A cube gets a 3-D WCS, because `~astropy.nddata.CCDData` can slice only that.
+
+    Parameters
+    ----------
+    prepared, data, variance, mask, wcs, psf, operation, notes
+        As for `finish`.
+
+    Returns
+    -------
+    `~astropy.nddata.CCDData`
     """
     from astropy.nddata import CCDData
 

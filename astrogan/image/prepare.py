@@ -499,7 +499,7 @@ def _psf_model(psf, form, data, valid, variance, arcsec, needs_psf):
         own = own[0] if form.kind == "single" else own
         model, source = as_psf(own, n_bands=n_bands, pixel_scale=arcsec, shape=shape), "attached to the image"
     else:
-        model = _psf_of_headers(form, n_bands, arcsec, shape)
+        model = _psf_of_headers(form, n_bands, arcsec, shape, needs_psf)
         source = "header" if model is not None else None
     if model is None and needs_psf:
         model, source = _psf_of_stars(data, valid, variance, shape)
@@ -508,15 +508,19 @@ def _psf_model(psf, form, data, valid, variance, arcsec, needs_psf):
     return model, {"AGPSF": source, "AGFWHM": round(float(np.mean(model.fwhm)), 4)}
 
 
-def _psf_of_headers(form, n_bands, arcsec, shape):
+def _psf_of_headers(form, n_bands, arcsec, shape, needs_psf):
     from astrogan.image.psf import as_psf, psf_from_header
 
-    models = [psf_from_header(image.meta, pixel_scale=arcsec) for image in form.images]
-    if any(model is None for model in models):
+    try:
+        models = [psf_from_header(image.meta, pixel_scale=arcsec) for image in form.images]
+        if any(model is None for model in models):
+            return None
+        return as_psf(models[0] if form.kind == "single" else models, n_bands=n_bands, pixel_scale=arcsec, shape=shape)
+    except PSFError:
+        # A header that is wrong, or a stamp too small for its seeing, matters only to methods that use a PSF.
+        if needs_psf:
+            raise
         return None
-    if form.kind == "single":
-        return as_psf(models[0], n_bands=n_bands, pixel_scale=arcsec, shape=shape)
-    return as_psf(models, n_bands=n_bands, pixel_scale=arcsec, shape=shape)
 
 
 def _psf_of_stars(data, valid, variance, shape):

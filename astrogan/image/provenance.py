@@ -31,7 +31,18 @@ _OF_ONE_STEP = set(KEYWORDS) - {"AGBANDS", "AGLINEAR"}
 
 
 def describe(value):
-    """A short FITS-safe form of a value: numbers and booleans as they are, the rest as ASCII text."""
+    """A short FITS-safe form of a value: numbers and booleans as they are, the rest as ASCII text.
+
+    Parameters
+    ----------
+    value : object
+        A dict becomes ``name=value, ...``; an array its shape.
+
+    Returns
+    -------
+    bool, int, float or str
+        Text has 400 characters at most.
+    """
     if isinstance(value, bool | int):
         return value
     if isinstance(value, float):

@@ -70,7 +70,7 @@ class _Stretch:
 
 
 class LinearStretch(_Stretch):
-    """y = (x - offset) / scale.
+    """Linear: y = (x - offset) / scale.
 
     Parameters
     ----------

@@ -221,7 +221,7 @@ def _maps(image, valid):
     if background is None:
         return constant
     # A slope inside the boxes would pass for noise: what is left after the first map gives the rms.
-    _, rms = _background_2d(image - background, sky, box, coarse=True)
+    _, rms = _background_2d(image - background, sky, box, step=2)
     if rms is None:
         return constant
     return background, np.maximum(rms, 0.1 * scale)
@@ -260,10 +260,10 @@ def _plane(image, valid):
     return plane[1] * (x - x.mean()) + plane[2] * (y - y.mean())
 
 
-def _background_2d(image, sky, box, coarse=False):
+def _background_2d(image, sky, box, step=1):
     """Background and rms from photutils' boxes, or (None, None) where too little sky is left for them.
 
-    ``coarse`` takes every other row and column where boxes have plenty of them: a fourth of the time, twice the noise.
+    ``step`` 2 takes every other row and column where boxes have plenty of them.
     """
     import warnings
 
@@ -271,7 +271,7 @@ def _background_2d(image, sky, box, coarse=False):
     from astropy.utils.exceptions import AstropyUserWarning
     from photutils.background import Background2D, MADStdBackgroundRMS, MedianBackground
 
-    step = 2 if coarse and box == _BOX_MAX else 1
+    step = step if box >= _BOX_MAX else 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
         try:
@@ -319,8 +319,10 @@ def _sources(image, valid, box):
         return np.zeros(image.shape, bool)
     smooth = gaussian_filter(image, 1.5, mode="reflect")
     if box is not None:
+        # Finding sources needs no fine maps, and the time goes with the number of boxes.
+        box = 2 * box if min(image.shape) >= 8 * _BOX_MAX else box
         # A first map, sources and all, takes out what would pass for sources or hide them.
-        first, _ = _background_2d(image, valid, box, coarse=True)
+        first, _ = _background_2d(image, valid, box, step=2)
         if first is not None:
             smooth -= first
         smooth /= _relative_noise(image, valid, box)
@@ -339,7 +341,7 @@ def _relative_noise(image, valid, box):
     difference = image - 0.5 * (np.roll(image, 1, axis=0) + np.roll(image, 1, axis=1))
     usable = valid & np.roll(valid, 1, axis=0) & np.roll(valid, 1, axis=1)
     usable[0] = usable[:, 0] = False
-    _, rms = _background_2d(difference, usable, box, coarse=True)
+    _, rms = _background_2d(difference, usable, box, step=2)
     if rms is None or not np.median(rms) > 0:
         return 1.0
     return np.clip(rms / np.median(rms), 0.1, 10)

@@ -41,7 +41,7 @@ class DeblendResult:
         and ``flux_err_<band>``; ``bbox_xmin``, ``bbox_xmax``, ``bbox_ymin``, ``bbox_ymax`` (inclusive); ``area``
         (pixels of its segment); ``a``, ``b``, ``theta`` (standard deviations in pixels along the axes of the model,
         and the angle from x to y); ``blendedness``, 1 - sum(T^2) / sum(T S) of its template T and the sum S of all
-        (Bosch et al. 2018, equation 2 gives its kin); ``flags`` (bits, see `FLAGS`).
+        (Bosch et al. 2018, equation 2 gives its kin); ``flags`` (bits, see `~astrogan.operators.deblender.FLAGS`).
     segmentation : `numpy.ndarray` of int32
         (y, x): the ``id`` of the source that a pixel belongs to first, 0 for none.
     """

@@ -26,6 +26,10 @@ def as_generator(rng):
     ----------
     rng : int, `numpy.random.SeedSequence` or `numpy.random.Generator`
 
+    Returns
+    -------
+    `numpy.random.Generator`
+
     Raises
     ------
     InputError
@@ -34,7 +38,7 @@ def as_generator(rng):
     Examples
     --------
     >>> from astrogan.operators.base import as_generator
-    >>> as_generator(3).integers(10) == as_generator(3).integers(10)
+    >>> int(as_generator(3).integers(100)) == int(as_generator(3).integers(100))
     True
     """
     if isinstance(rng, np.random.Generator):

@@ -1,4 +1,4 @@
-"""`Deblender`: an image's sources, one image each, that add up to it exactly."""
+"""`~astrogan.Deblender`: an image's sources, one image each, that add up to it exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Translator`: an image as another survey, or another image's instrument, would have seen it."""
+"""`~astrogan.Translator`: an image as another survey, or another image's instrument, would have seen it."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ class Translator(Operator):
     ----------
     backend : str or object, optional
         A name from ``list_backends("translator")``, ``"distribution:name"``, or an instance.
-    target : str, path, `~astropy.wcs.WCS`, tuple, `~astropy.nddata.NDData` or `TargetSpec`
+    target : str, path, `~astropy.wcs.WCS`, tuple, `~astropy.nddata.NDData` or TargetSpec
         - the name of a survey (``"sdss"``, ``"cfhtls"``, ...; `astrogan.simulate.surveys`), or a survey object: its
           pixel scale, PSF and noise by band;
         - an image or its path: its grid, PSF (its own, its header's, or from its stars) and background noise;
         - a WCS with its size (``array_shape``), a FITS header, or ``(wcs, shape)``: that grid, the image's own PSF;
-        - `TargetSpec`: any of these by hand.
+        - a `~astrogan.operators.translator.TargetSpec`: any of these by hand.
     psf : optional
         PSF of the images, in any form that `~astrogan.image.psf.as_psf` takes. Default: the image's own, its
         header's, or, where the target has a PSF, one built from its stars.

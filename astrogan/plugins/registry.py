@@ -40,7 +40,16 @@ _METHOD = {"noise": "sample"}
 
 @dataclass(frozen=True)
 class Backend:
-    """A registered backend: its `~astrogan.api.BackendSpec` and the distribution that brought it."""
+    """A registered backend: its `~astrogan.api.BackendSpec` and the distribution that brought it.
+
+    Parameters
+    ----------
+    spec : `~astrogan.api.BackendSpec`
+    distribution : str
+        Name of the distribution.
+    version : str
+        Its version.
+    """
 
     spec: BackendSpec
     distribution: str

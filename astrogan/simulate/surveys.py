@@ -154,6 +154,10 @@ def get_survey(name) -> Survey:
     name : str or `Survey`
         One of `list_surveys`, in any case; a `Survey` comes back as it is.
 
+    Returns
+    -------
+    `Survey`
+
     Raises
     ------
     InputError

@@ -45,10 +45,11 @@ CASES = [
     Case("identity", "identity", "Identity", psf=False, least_gain=None, linear_variance=True),
     Case("gaussian", "gaussian", "Gaussian", psf=False),
     Case("gaussian-2", "gaussian", "Gaussian", {"fwhm": 2.0}, psf=False, least_gain=None, linear_variance=True),
-    Case("wiener", "wiener", "Wiener"),
+    # bright peaks are left to a smaller balance: no loss for them, and a gain on faint sources
+    Case("wiener", "wiener", "Wiener", least_gain=0.0),
     Case("wiener-0.05", "wiener", "Wiener", {"balance": 0.05}, least_gain=None, linear_variance=True),
     Case("unsupervised-wiener", "unsupervised_wiener", "UnsupervisedWiener"),
-    Case("tikhonov", "tikhonov", "Tikhonov"),
+    Case("tikhonov", "tikhonov", "Tikhonov", least_gain=0.0),
     Case("tikhonov-0.05", "tikhonov", "Tikhonov", {"strength": 0.05}, least_gain=None, linear_variance=True),
     Case("tikhonov-discrepancy", "tikhonov", "Tikhonov", {"strength": "discrepancy"}, least_gain=0.0),
     Case("tv", "tv", "TotalVariation"),
@@ -56,6 +57,8 @@ CASES = [
     Case("wavelet", "wavelet", "Wavelet"),
     Case("wavelet-denoise", "wavelet", "Wavelet", psf=False),
     Case("wavelet-10", "wavelet", "Wavelet", {"iterations": 10}, least_gain=None),
+    Case("richardson-lucy", "richardson_lucy", "RichardsonLucy", least_gain=None),
+    Case("blind-richardson-lucy", "blind_richardson_lucy", "BlindRichardsonLucy", psf=False, least_gain=None),
 ]
 CASE = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -168,7 +171,7 @@ def test_constant_images_are_fixed_points(case, level, variance, masked):
     constant = like.replace(
         data=np.full(like.shape, level), variance=np.ones(like.shape) if variance else None, valid=valid
     )
-    # a hundred-thousandth of the level, or of the noise where one is stated
+    # to a small part of the level, or of the noise where one is stated
     np.testing.assert_allclose(restore(case, constant).data, level, rtol=case.constant, atol=1e-5 if variance else 0)
 
 
@@ -259,7 +262,8 @@ def test_bands_are_independent(case):
             variance=three.variance[part],
             psf=None if three.psf is None else three.psf[part],
         )
-        np.testing.assert_array_equal(restore(case, alone).data[0], together[band])
+        # not to the bit: a method may send two bands through one complex transform
+        np.testing.assert_allclose(restore(case, alone).data[0], together[band], atol=1e-5 * together.max(), rtol=0)
 
 
 @CASE
@@ -310,18 +314,26 @@ def _table(rows, columns):
 def test_all_beat_doing_nothing():
     """PSNR against the truth: sharp for methods that deconvolve, at the PSF's resolution for those that denoise."""
     skies = (0.1, 0.3, 1.0, 3.0)
-    gains = {}
+    gains, faint = {}, {}
     for case in CASES:
-        gains[case.label] = []
+        gains[case.label], faint[case.label] = [], []
         for sky in skies:
             truth, seen, one = observe(96, seed=11, sky=sky, psf=case.psf)
             target = truth if case.psf else seen
-            gain = psnr(target, restore(case, one).data) - psnr(target, one.data)
-            gains[case.label].append(gain)
+            images = [target, one.data, restore(case, one).data]
+            gains[case.label].append(psnr(images[0], images[2]) - psnr(images[0], images[1]))
+            images = [np.arcsinh(image / (3 * sky)) for image in images]
+            faint[case.label].append(psnr(images[0], images[2]) - psnr(images[0], images[1]))
     print("\ngain over identity / dB, by sky noise\n" + _table(gains, skies))
+    print("\nthe same of arcsinh(flux / 3 sigma)\n" + _table(faint, skies))
     for case in CASES:
         if case.least_gain is not None:
             assert min(gains[case.label]) > case.least_gain, case.label
     assert min(np.subtract(gains["tv"], gains["wiener"])) > -0.5
     assert min(gains["wavelet-denoise"]) > 3
     assert min(np.subtract(gains["wavelet-denoise"], gains["gaussian"])) > 0
+    for label in ("gaussian", "tv", "tv-denoise", "wavelet-denoise"):
+        assert min(faint[label]) > 0.5, label
+    for label in ("wiener", "tikhonov"):
+        # at the highest signal to noise a stationary filter has to choose between the peaks and the sky
+        assert min(faint[label][1:]) > 0.5, label

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
 from astrogan.api import Observation
-from astrogan.backends.classic._fourier import Blur, _TransferCache, effective_radius, good_size, profile_width
+from astrogan.backends.classic._fourier import Blur, _TransferCache, effective_radius, good_size, profile_width, trimmed
 from astrogan.backends.classic.richardson_lucy import RichardsonLucy, halo_width, measure_sky
 from astrogan.exceptions import InputError, PSFError
 from astrogan.image.tiling import run_tiled
@@ -172,15 +172,26 @@ def test_momentum_reaches_the_likelihood_sooner(iterations, fewer):
 @pytest.mark.parametrize("acceleration", [None, "nesterov"])
 @pytest.mark.parametrize("value", [0.0, 3.5, -7.0, 1e5])
 @pytest.mark.parametrize("background", ["auto", None])
-def test_constant_images_are_fixed_points(value, acceleration, background):
-    if value < 0 and background is None:
-        return  # carried over, in the test below
-    observation = Observation(np.full((1, 40, 53), value), psf=moffat(4, 31)[None])
+@pytest.mark.parametrize("with_variance", [False, True])
+def test_constant_images_stay(value, acceleration, background, with_variance):
+    data = np.full((1, 40, 53), value)
+    variance = np.ones(data.shape) if with_variance else None
+    observation = Observation(data, variance=variance, psf=moffat(4, 31)[None])
     result = restore(observation, background=background, acceleration=acceleration).data
-    assert np.abs(result - value).max() <= 1e-3 * abs(value)
-    noisy = observation.replace(variance=np.ones(observation.shape))
-    result = restore(noisy, background=background, acceleration=acceleration).data
+    assert np.array_equal(result, observation.data)
+
+
+@pytest.mark.parametrize("acceleration", [None, "nesterov"])
+@pytest.mark.parametrize("value", [0.0, 3.5, -7.0, 1e5])
+@pytest.mark.parametrize("psf", [moffat(4, 31), gaussian(2, 9), lopsided()], ids=["moffat", "gaussian", "lopsided"])
+def test_a_constant_is_a_fixed_point_of_the_iteration(value, psf, acceleration):
+    data = np.full((1, 40, 53), value)
+    data[0, 20, 20] += 1e-6 * max(abs(value), 10)  # or nothing would be done
+    observation = Observation(data, variance=np.ones(data.shape), psf=psf[None])
+    result = restore(observation, acceleration=acceleration).data
+    assert not np.array_equal(result, observation.data)
     assert np.abs(result - value).max() <= 1e-3 * max(abs(value), 3)
+    assert np.abs(result[:, 5:-5, 5:-5] - value).max() <= 2e-4 * max(abs(value), 3)
 
 
 def test_what_lies_below_the_background_is_carried_over():
@@ -639,6 +650,15 @@ def test_good_sizes(n):
         while rest % prime == 0:
             rest //= prime
     assert rest == 1
+
+
+def test_a_frame_of_zeros_changes_nothing():
+    kernel = lopsided()
+    assert np.array_equal(trimmed(np.pad(kernel, 4)), kernel)
+    assert trimmed(np.zeros((5, 5))).shape == (1, 1)
+    observation, _ = field(psf=kernel)
+    framed = observation.replace(psf=np.pad(observation.psf, ((0, 0), (4, 4), (4, 4))))
+    assert np.array_equal(restore(framed).data, restore(observation).data)
 
 
 def test_widths_of_a_psf():

@@ -98,13 +98,13 @@ def test_variance_is_exact_up_to_the_corners(rng, shape):
     np.testing.assert_allclose(ratio[corner], 1, atol=0.3)
 
 
-@pytest.mark.parametrize("sky", [0.5, 5.0])
+@pytest.mark.parametrize("sky", [3.0, 10.0])
 def test_balance_is_near_the_best_with_the_truth(rng, sky):
     y, x = np.mgrid[:128, :128]
     truth = sum(
         f * np.exp(-np.hypot(x - a, (y - b) / q) / r)
         for f, a, b, q, r in zip(
-            rng.uniform(20, 200, 9),
+            rng.uniform(10, 60, 9),
             *rng.uniform(15, 113, (2, 9)),
             rng.uniform(0.4, 1, 9),
             rng.uniform(1, 5, 9),
@@ -124,6 +124,17 @@ def test_balance_is_near_the_best_with_the_truth(rng, sky):
     unknown = Wiener()(observation.replace(variance=None))
     assert unknown.info["balance"] == pytest.approx(Wiener()(observation).info["balance"], rel=0.5)
     assert unknown.variance is None
+
+
+def test_a_bright_star_does_not_let_the_noise_through(rng):
+    """The balance is that of the typical source: one star of 1e5 sigma does not make the filter pass all noise."""
+    scene = fftconvolve(rng.normal(size=(200, 200)), moffat(8.0, 41), mode="same")
+    image = 3 * scene / scene.std() + rng.normal(size=scene.shape)
+    observation = Observation(image[None], psf=moffat()[None], variance=np.ones((1, 200, 200)))
+    balance = Wiener()(observation).info["balance"]
+    image[50:71, 50:71] += 1e5 / moffat().max() * moffat()
+    with_star = Wiener()(observation.replace(data=image[None])).info["balance"]
+    assert balance / 5 < with_star < 5 * balance
 
 
 def test_uneven_background_and_edges_are_left_alone():

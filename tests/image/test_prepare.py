@@ -233,6 +233,10 @@ def test_psf_comes_from_where_it_is_given():
     image.meta["SEEING"] = 0.8
     assert prepare(image).notes["AGPSF"] == "header"
     assert prepare(ccd()).observation.psf is None
+    tiny = ccd((9, 9), meta={"SEEING": 1.0})
+    assert prepare(tiny).observation.psf is None
+    with pytest.raises(PSFError, match="9"):
+        prepare(tiny, needs_psf=True)
     with pytest.raises(PSFError, match="psf="):
         prepare(ccd(), needs_psf=True)
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["Forward", "rebinned_shape", "separable_terms"]
+__all__ = ["Forward", "Scratch", "rebinned_shape", "separable_terms"]
 
 _MAX_TERMS = 2
 """More products than this cost more than FFTs do."""
@@ -32,6 +32,21 @@ _PAD_MODE = {"reflect": "symmetric", "replicate": "edge"}
 def rebinned_shape(shape, rebin):
     """(y, x) in whole output pixels; what is left over at the far edges is dropped."""
     return tuple(int(n / rebin + 1e-9) for n in shape)
+
+
+class Scratch:
+    """float32 arrays that one computation after the other writes to: what the system maps anew costs a page fault each
+    4 kB, as much as the computation itself. Belongs to one call, never to two threads."""
+
+    def __init__(self):
+        self._arrays = {}
+
+    def array(self, name, shape):
+        """An uninitialised array; the same memory for the same name and shape."""
+        key = name, tuple(shape)
+        if key not in self._arrays:
+            self._arrays[key] = np.empty(shape, np.float32)
+        return self._arrays[key]
 
 
 def separable_terms(kernel):
@@ -77,28 +92,38 @@ class Forward:
         self.rebin = float(rebin)
         self.boundary = boundary
         self.shape_out = rebinned_shape(shape, rebin)
-        self._terms = None if self.kernels is None else _all_terms(self.kernels)
+        terms = None if self.kernels is None else _all_terms(self.kernels)
+        # For each kernel, for each of its terms, the matrices along y and along x; None where FFTs are to be used.
+        self._matrices = terms and [[self._along_axes(u, v) for u, v in pairs] for pairs in terms]
 
-    def apply(self, data):
-        """Blurred and rebinned data: (..., band, y, x) to (..., band, y', x'), float32."""
+    def apply(self, data, out=None, scratch=None):
+        """Blurred and rebinned data: (..., band, y, x) to (..., band, y', x'), float32.
+
+        ``out`` and ``scratch`` save allocations where they are given and the kernel is one separable term; use what is
+        returned in any case.
+        """
+        if scratch is not None and self._matrices and len(self._matrices) == 1 == len(self._matrices[0]):
+            rows, columns = self._matrices[0][0]
+            data = np.ascontiguousarray(data, dtype=np.float32)
+            middle = scratch.array("rows", (*data.shape[:-2], rows.shape[0], data.shape[-1]))
+            return columns.from_right(rows.from_left(data, middle), out)
         if self.kernels is None:
             return _rebin(data, self.rebin)
-        if self._terms is None:
+        if self._matrices is None:
             blurred = _convolve(data, self.kernels, self.boundary)
             return blurred if self.rebin == 1 else _rebin(blurred, self.rebin)
-        return self._band_by_band(data, lambda terms: [self._bands(u, v) for u, v in terms])
+        return self._band_by_band(data, lambda matrices: matrices)
 
     def variance(self, variance):
         """Variance of `apply`'s result, for uncorrelated input: each weight squared."""
         if self.kernels is None:
             return _rebin(variance, self.rebin, power=2)
-        if self._terms is None:
+        if self._matrices is None:
             return self._variance_by_fft(variance)
 
-        def squares(terms):
-            bands = [self._bands(u, v) for u, v in terms]
-            for i, (rows, columns) in enumerate(bands):
-                for j, (other_rows, other_columns) in enumerate(bands[: i + 1]):
+        def squares(matrices):
+            for i, (rows, columns) in enumerate(matrices):
+                for j, (other_rows, other_columns) in enumerate(matrices[: i + 1]):
                     # The square of a sum: every mixed product comes twice.
                     yield rows.times(other_rows, 1 if i == j else 2), columns.times(other_columns)
 
@@ -119,7 +144,7 @@ class Forward:
             return grown
         return _rebin(grown.astype(np.float32), self.rebin) > 1e-6
 
-    def _bands(self, u, v):
+    def _along_axes(self, u, v):
         """The matrices of one term: along y and along x."""
         return tuple(
             _banded(kernel.tobytes(), size, self.rebin, self.boundary)
@@ -127,13 +152,13 @@ class Forward:
         )
 
     def _band_by_band(self, data, products):
-        """Sum over terms of A X B^T; ``products`` gives pairs (A, B) for a band's terms."""
+        """Sum of A X B^T over the pairs (A, B) that ``products`` makes of a band's matrices."""
         data = np.ascontiguousarray(data, dtype=np.float32)
-        if len(self._terms) == 1:
-            return _sum_of_products(products(self._terms[0]), data)
+        if len(self._matrices) == 1:
+            return _sum_of_products(products(self._matrices[0]), data)
         out = np.empty((*data.shape[:-2], *self.shape_out), np.float32)
-        for band, terms in enumerate(self._terms):
-            out[..., band, :, :] = _sum_of_products(products(terms), np.ascontiguousarray(data[..., band, :, :]))
+        for band, matrices in enumerate(self._matrices):
+            out[..., band, :, :] = _sum_of_products(products(matrices), np.ascontiguousarray(data[..., band, :, :]))
         return out
 
     def _variance_by_fft(self, variance):
@@ -208,21 +233,20 @@ class _Banded:
         pairs = zip(self.blocks, other.blocks, strict=True)
         return _Banded([(*mine[:4], factor * mine[4] * theirs[4]) for mine, theirs in pairs], self.shape)
 
-    def from_left(self, data):
+    def from_left(self, data, out=None):
         """M X for (..., y, x)."""
-        out = np.empty((*data.shape[:-2], self.shape[0], data.shape[-1]), np.float32)
+        out = np.empty((*data.shape[:-2], self.shape[0], data.shape[-1]), np.float32) if out is None else out
         for low, high, first, last, block in self.blocks:
             for columns in _pieces(data.shape[-1], block):
                 np.matmul(block, data[..., first:last, columns], out=out[..., low:high, columns])
         return out
 
-    def from_right(self, data):
-        """X M^T for contiguous (..., y, x)."""
-        out = np.empty((*data.shape[:-1], self.shape[0]), np.float32)
-        lines, lines_out = data.reshape(-1, data.shape[-1]), out.reshape(-1, self.shape[0])
+    def from_right(self, data, out=None):
+        """X M^T for (..., y, x)."""
+        out = np.empty((*data.shape[:-1], self.shape[0]), np.float32) if out is None else out
         for low, high, first, last, block in self.blocks:
-            for rows in _pieces(len(lines), block):
-                np.matmul(lines[rows, first:last], block.T, out=lines_out[rows, low:high])
+            for rows in _pieces(data.shape[-2], block):
+                np.matmul(data[..., rows, first:last], block.T, out=out[..., rows, low:high])
         return out
 
 
@@ -251,7 +275,7 @@ def _banded(kernel, size, rebin, boundary):
         np.add.at(convolution, (np.arange(len(rows))[:, np.newaxis], source - first), kernel)
         if rebin != 1:
             convolution = _overlap(edges[low : high + 1], rows) @ convolution
-        blocks.append((low, high, first, last, np.ascontiguousarray(convolution, dtype=np.float32)))
+        blocks.append((low, high, first, last, np.asfortranarray(convolution, dtype=np.float32)))
     return _Banded(blocks, (out, size))
 
 

@@ -15,7 +15,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-__all__ = ["Blur", "effective_radius", "good_size", "profile_width"]
+__all__ = ["Blur", "effective_radius", "good_size", "profile_width", "trimmed"]
 
 _CACHE_BYTES = 256 * 2**20
 
@@ -115,6 +115,14 @@ def profile_width(psf: np.ndarray) -> float:
         right = high + (profile[high] - level) / (profile[high] - profile[high + 1])
         widths.append(right - left)
     return float(max(widths))
+
+
+def trimmed(kernel: np.ndarray) -> np.ndarray:
+    """The kernel (k, k) without the frame of zeros that it may have; odd and centred as before."""
+    half = len(kernel) // 2
+    offsets = np.argwhere(kernel) - half
+    radius = int(np.abs(offsets).max(initial=0))
+    return kernel[half - radius : half + radius + 1, half - radius : half + radius + 1]
 
 
 class Blur:

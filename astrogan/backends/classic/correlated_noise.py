@@ -107,7 +107,21 @@ class CorrelatedNoise:
         return cls(kernels, sigma=sigmas) if images.ndim == 4 else cls(kernels[0], sigma=sigmas[0])
 
     def sample(self, shape, *, sigma=None, rng):
-        """A noise field; see `astrogan.backends.classic.white_noise.WhiteNoise.sample`."""
+        """A noise field.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (band, y, x).
+        sigma : float or array_like, optional
+            Standard deviation: a number, (band,) or (band, y, x). Default: the instance's.
+        rng : `numpy.random.Generator`
+
+        Returns
+        -------
+        `numpy.ndarray`
+            float32.
+        """
         shape = checked_shape(shape)
         if self.kernel.ndim == 3 and len(self.kernel) not in (1, shape[0]):
             raise InputError(f"kernel has {len(self.kernel)} bands, shape={shape} asks for {shape[0]}")

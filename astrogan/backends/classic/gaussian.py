@@ -48,12 +48,12 @@ class Gaussian:
 
     Notes
     -----
-    For data d of independent variances v and a linear smoother K, SURE = |d - K d|^2 + 2 sum(v_i K_ii) - sum(v_i)
-    is an unbiased estimate of the squared error against the noise-free (but still blurred) image [1]_; no truth is
-    needed. The cosine transform makes all terms bilinear forms, so 60 widths cost about as much as one. Under a mask
-    the data are smoothly filled for this choice. Where no variance is given, the noise is the robust scatter of
-    mixed second differences. SURE takes the noise as white: on resampled images with correlated noise the width
-    comes out too small.
+    For data d of independent variances v and a linear smoother K, ``SURE = |d - K d|^2 + 2 sum(v_i K_ii) -
+    sum(v_i)`` is an unbiased estimate of the squared error against the noise-free (but still blurred) image [1]_; no
+    truth is needed. The cosine transform makes all terms bilinear forms, so 60 widths cost about as much as one. Under
+    a mask the data are smoothly filled for this choice. Where no variance is given, the noise is the robust scatter of
+    mixed second differences. SURE takes the noise as white: on resampled images with correlated noise the width comes
+    out too small.
 
     The variance is that of the weighted mean, each weight squared, and exact for independent pixels up to the edge;
     the noise of neighbouring output pixels is correlated.

@@ -7,14 +7,14 @@ import numbers
 import numpy as np
 
 from astrogan.api import Estimate
-from astrogan.backends.classic._forward import Forward, rebinned_shape
-from astrogan.backends.classic._random import poisson, standard_normal
+from astrogan.backends.classic._forward import Forward, Scratch, rebinned_shape
+from astrogan.backends.classic._random import poisson, quick_generator, standard_normal
 from astrogan.exceptions import ImageTooSmallError, InputError, PSFError
 
 __all__ = ["PhysicalDegrader", "clipped_sigma"]
 
-# Stamps are worked on a few at a time, so that a chunk and its noise stay in the processor's cache.
-_CHUNK_PIXELS = 2**17
+# Stamps are worked on one or, where they are small, a few at a time, so that they stay in the processor's cache.
+_CHUNK_PIXELS = 2**16
 
 
 class PhysicalDegrader:
@@ -158,7 +158,8 @@ class PhysicalDegrader:
             raise InputError("variance is missing; noise_factor is in units of the image's own noise")
         forward = self._forward(observation.shape, observation.psf, observation.pixel_scale)
         own = None if observation.variance is None else observation.variance[np.newaxis]
-        data, variance = self._degrade(observation.data[np.newaxis], own, forward, rng)
+        data = forward.apply(observation.data[np.newaxis])
+        variance = self._add_all_noise(data, own, forward, rng, Scratch())
         flags = forward.spread(~observation.valid, self.mask_threshold)
         data, full = self._saturate(data)
         info = {} if forward.kernels is None else {"kernel": forward.kernels.shape[-1]}
@@ -208,14 +209,18 @@ class PhysicalDegrader:
             psf = np.broadcast_to(psf, (stamps.shape[1], *np.shape(psf)[-2:]))
         forward = self._forward(stamps.shape[1:], psf, pixel_scale)
         out = np.empty((*stamps.shape[:2], *forward.shape_out), np.float32)
+        scratch, rng = Scratch(), quick_generator(rng)
         step = max(1, _CHUNK_PIXELS // int(np.prod(stamps.shape[1:])))
         for start in range(0, len(stamps), step):
             chunk = slice(start, start + step)
             own = None if variance is None else variance[chunk]
-            data, _ = self._degrade(stamps[chunk], own, forward, rng, with_variance=False)
+            data = forward.apply(stamps[chunk], out[chunk], scratch)
+            self._add_all_noise(data, own, forward, rng, scratch, with_variance=False)
             if not np.isfinite(data).all():
                 raise InputError("stamps holds NaN or inf; fill such pixels first (astrogan.image.mask.fill_invalid)")
-            out[chunk] = self._saturate(data)[0]
+            data, _ = self._saturate(data)
+            if not np.shares_memory(data, out):
+                out[chunk] = data
         return out
 
     def kernels(self, n_bands, own=None, pixel_scale=None):
@@ -261,36 +266,38 @@ class PhysicalDegrader:
             )
         return Forward(self.kernels(shape[0], own, pixel_scale), shape[1:], self.rebin)
 
-    def _degrade(self, data, own, forward, rng, with_variance=True):
-        """Steps 1 to 4 of (n, band, y, x) data; the variance is `None` where it is not known."""
-        image = forward.apply(data)
+    def _add_all_noise(self, image, own, forward, rng, scratch, with_variance=True):
+        """Steps 3 and 4, in place, on (n, band, y, x) data; returns the variance, or `None` where it is not known."""
         carried = None
         if own is not None and (self.needs_variance or (with_variance and not self.noiseless_input)):
             carried = forward.variance(own)
         known = with_variance and (carried is not None or self.noiseless_input)
         variance = (np.zeros_like(image) if carried is None else carried.copy()) if known else None
         if self.gain is not None:
-            self._expose(image, variance, rng)
+            self._expose(image, variance, rng, scratch)
         added = self._gaussian_variance(image.shape, own, carried, forward)
         if added is not None:
-            self._add_noise(image, added, rng)
+            self._add_noise(image, added, rng, scratch)
             if known:
                 variance += added
-        return image, variance
+        return variance
 
-    def _expose(self, image, variance, rng):
+    def _expose(self, image, variance, rng, scratch):
         """Photon and read noise, in place."""
         gain, sky, read = (_per_band(v, image.shape[1]) for v in (self.gain, self.sky, self.read_noise))
+        expected = scratch.array("expected", image.shape)
         if self.poisson == "gaussian":
             # Variance in units of flux: (electrons + read**2) / gain**2, the electrons not below zero.
-            expected = image * (1 / gain)
+            np.multiply(image, 1 / gain, out=expected)
             expected += (sky + read**2) / gain**2
             np.maximum(expected, (read / gain) ** 2, out=expected)
             if variance is not None:
                 variance += expected
-            image += np.sqrt(expected, out=expected) * self._plane(image.shape, rng)
+            np.sqrt(expected, out=expected)
+            expected *= self._plane(image.shape, rng, scratch)
+            image += expected
             return
-        expected = image * gain
+        np.multiply(image, gain, out=expected)
         expected += sky
         np.maximum(expected, 0, out=expected)
         if variance is not None:
@@ -303,7 +310,9 @@ class PhysicalDegrader:
         noise /= gain
         image += noise
         if read.any():
-            image += standard_normal(image.shape, rng) * (read / gain)
+            plane = standard_normal(image.shape, rng, scratch.array("plane", image.shape))
+            plane *= read / gain
+            image += plane
 
     def _gaussian_variance(self, shape, own, carried, forward):
         """Variance of the noise of step 4, broadcasting to the image; `None` for no such noise."""
@@ -314,18 +323,19 @@ class PhysicalDegrader:
         before = Forward(None, forward.shape, self.rebin).variance(own)
         return np.maximum(_per_band(self.noise_factor, shape[1]) ** 2 * before - carried, 0)
 
-    def _add_noise(self, image, variance, rng):
+    def _add_noise(self, image, variance, rng, scratch):
         sigma = np.sqrt(variance)
         if self.noise is None:
-            image += self._plane(image.shape, rng) * sigma
+            image += np.multiply(self._plane(image.shape, rng, scratch), sigma, out=scratch.array("noise", image.shape))
             return
         shape = (1 if self.shared_band_noise else image.shape[1], *image.shape[2:])
         for stamp, level in zip(image, np.broadcast_to(sigma, image.shape), strict=True):
             stamp += np.asarray(self.noise.sample(shape, sigma=1.0, rng=rng), np.float32) * level
 
-    def _plane(self, shape, rng):
+    def _plane(self, shape, rng, scratch):
         """Unit white noise, the same for all bands where it is shared."""
-        return standard_normal((shape[0], 1, *shape[2:]) if self.shared_band_noise else shape, rng)
+        shape = (shape[0], 1, *shape[2:]) if self.shared_band_noise else shape
+        return standard_normal(shape, rng, scratch.array("plane", shape))
 
     def _saturate(self, data):
         if self.saturation is None:
@@ -346,6 +356,11 @@ def clipped_sigma(planes, rounds=5, clip=3.0):
         Of clipping.
     clip : float
         In sigma.
+
+    Returns
+    -------
+    `numpy.ndarray`
+        float32, of the shape of ``planes`` without its last two axes.
     """
     planes = np.asarray(planes, dtype=np.float32)
     flat = planes.reshape(*planes.shape[:-2], -1)

@@ -25,7 +25,7 @@ import torch
 from ...api import Estimate, Observation
 from ...exceptions import InputError, PSFError
 from ...image.tiling import single_torch_thread
-from ._fourier import Blur, effective_radius, good_size, profile_width
+from ._fourier import Blur, effective_radius, good_size, profile_width, trimmed
 
 __all__ = ["RichardsonLucy"]
 
@@ -55,12 +55,15 @@ class Sky:
         Variance of a sky pixel.
     floor : float
         Smallest model value that data are divided by.
+    flat : bool
+        Whether all valid pixels are equal, so that there is nothing to restore.
     """
 
     background: float
     level: float
     variance: float
     floor: float
+    flat: bool = False
 
 
 def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
@@ -78,7 +81,7 @@ def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
     if chosen.size == 0:
         chosen = np.flatnonzero(valid)
     if chosen.size == 0:
-        return Sky(0.0, 0.0, 0.0, TINY)
+        return Sky(0.0, 0.0, 0.0, TINY, flat=True)
     sample = data[chosen].astype(np.float64)
     sky = float(np.median(sample))
     if observation.variance is None:
@@ -94,11 +97,12 @@ def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
         level = float(np.clip(poisson_level, sigma, SKY_LEVEL * sigma))
         background = max(level - sky, 0.0)
     brightest = float(np.max(data, where=valid, initial=-np.inf))
+    faintest = float(np.min(data, where=valid, initial=np.inf))
     level = sky + background
     # Far below the sky where there is one, but not below what float32 transforms of the brightest star resolve.
     peak = brightest + background
     floor = max(min(1e-7 * peak, 1e-2 * level), 1e-9 * peak, TINY)
-    return Sky(float(background), level, variance, floor)
+    return Sky(float(background), level, variance, floor, flat=brightest == faintest)
 
 
 def _poisson_level(signal: np.ndarray, excess: np.ndarray, variance: float) -> float:
@@ -220,7 +224,21 @@ class RichardsonLucy:
         return settled.call_tiles([observation], cuts=[NO_CUTS], rngs=[rng])[0]
 
     def call_tiles(self, observations, *, cuts, rngs) -> list[Estimate]:
-        """Restore one or two tiles; see `astrogan.image.tiling`."""
+        """Restore one or two tiles at once.
+
+        Parameters
+        ----------
+        observations : list of `~astrogan.api.Observation`
+            Of equal shape.
+        cuts : list
+            For each tile, along y and x, whether the image goes on before and behind it; see `astrogan.image.tiling`.
+        rngs : list of `numpy.random.Generator`
+            One a tile.
+
+        Returns
+        -------
+        list of `~astrogan.api.Estimate`
+        """
         small = all(np.prod(o.shape[1:]) <= THREADED_PIXELS for o in observations)
         with single_torch_thread() if small else nullcontext():
             if len(observations) > 1 and not np.array_equal(observations[0].psf, observations[1].psf):
@@ -240,6 +258,9 @@ class RichardsonLucy:
                 field.weight = field.reach = None  # a sixth of what a tile needs
             estimate, done = self._iterate(field, field.weighted, estimate)
             field.unpack(estimate, field.carry, into=[d[band] for d in data])
+            if field.sky.flat:  # nothing to restore, and rounding should leave no trace
+                for d, o in zip(data, observations, strict=True):
+                    d[band] = o.data[band]
             if self.uncertainty:
                 self._bootstrap(field, estimate, rngs, into=[v[band] for v in variance])
             suffix = "" if len(bands) == 1 else f"_{name}"
@@ -287,7 +308,7 @@ class Field:
         self.band = band
         self.observations = observations
         self.shapes = [o.shape[1:] for o in observations]
-        kernel = _checked_psf(observations[0])[band]
+        kernel = trimmed(_checked_psf(observations[0])[band])
         margin = effective_radius(kernel[None], TAIL)
         grid = _grid_shape(self.shapes, cuts, len(kernel) // 2, margin)
         self.blur = Blur(kernel, grid, packed=len(observations) == 2)

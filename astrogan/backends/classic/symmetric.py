@@ -30,7 +30,7 @@ class Symmetric:
     A source's template is made band by band: a pixel is averaged with its partner on the other side of the centre,
     and where the two differ by more than the noise the fainter one counts, because a neighbour can only add light
     (Lupton 2005; the symmetry of scarlet, Melchior et al. 2018, section 3.2). Then it is made radially
-    non-increasing (`monotone`). The image is shared among the sources in proportion to their templates, and new
+    non-increasing (``monotone``). The image is shared among the sources in proportion to their templates, and new
     templates are made from the shares, until they settle: light that a template wrongly claimed under a neighbour goes
     back to it, because such a share is neither symmetric nor falling.
 

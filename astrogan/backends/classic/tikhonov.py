@@ -8,8 +8,8 @@ from astrogan.api import Estimate, Observation
 from astrogan.backends.classic._linear import (
     WeightedProblem,
     band_info,
-    best_balance,
     check_weighting,
+    field_balance,
     fill,
     need_psf,
     per_band,
@@ -23,7 +23,7 @@ __all__ = ["Tikhonov"]
 
 
 class Tikhonov:
-    """Minimise sum(w (H x - d)^2) + strength * |L x|^2, H the PSF's convolution and L the Laplacian.
+    """Minimise ``sum(w (H x - d)^2) + strength * |L x|^2``, H the PSF's convolution and L the Laplacian.
 
     The weights w are inverse variances over their mean, and 0 where a pixel is masked: holes and the uneven depth of a
     mosaic are taken for what they are, which the Wiener filter cannot do. Outside the image
@@ -33,8 +33,8 @@ class Tikhonov:
     ----------
     strength : float, tuple of float, "auto", or "discrepancy"
         Weight of the penalty, in units of the weights' mean; one for all bands or one a band. "auto" takes the one with
-        the least Stein's unbiased risk estimate (as `Wiener`, from the spectrum). "discrepancy" takes the one at which
-        chi^2 equals the number of valid pixels (Morozov), which is smoother and costs several solutions.
+        the least Stein's unbiased risk estimate (as ``wiener``, from the spectrum). "discrepancy" takes the one at
+        which chi^2 equals the number of valid pixels (Morozov), which is smoother and costs several solutions.
     weighting : {"local", "pixel"}
         Weights from the variance's running median over about 50 pixels, or from each pixel's own variance. The latter
         gives bright sources, whose own photons raise their variance, less weight, so that the penalty takes
@@ -143,7 +143,7 @@ class Tikhonov:
         """(Fourier coefficients of the solution, strength used)."""
         if isinstance(strength, float):
             return self._solve(problem, strength), strength
-        balance, _ = best_balance(problem.spectrum, problem.mean_noise, 4.0)
+        balance = field_balance(problem.plane, problem.psf, problem.mean_noise, 4.0)
         balance /= problem.mean_noise
         if strength == "auto":
             return self._solve(problem, balance), balance

@@ -52,11 +52,11 @@ class TotalVariation:
 
     Notes
     -----
-    Solved by splitting H x and the gradient off the image [2]_, so that each step is a weighted mean, a shrinkage and
-    one division in Fourier space. The edges are free, as in `Tikhonov`. Total variation turns gentle slopes into steps
-    and lowers the peaks of faint small sources: use it for detection and display before photometry. It is not linear;
-    no variance is given. Without PSF, mask and weights it equals `skimage.restoration.denoise_tv_chambolle` with
-    ``weight`` = strength on data over sigma.
+    Solved by splitting H x and the gradient off the image [2]_, so that each step is a weighted mean, a
+    shrinkage and one division in Fourier space. The edges are free, as in ``tikhonov``. Total variation turns gentle
+    slopes into steps and lowers the peaks of faint small sources: use it for detection and display before photometry.
+    It is not linear; no variance is given. Without PSF, mask and weights it equals
+    `skimage.restoration.denoise_tv_chambolle` with ``weight`` = strength on data over sigma.
 
     References
     ----------

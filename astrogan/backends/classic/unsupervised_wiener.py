@@ -15,7 +15,7 @@ class UnsupervisedWiener:
     """Deconvolve with the Laplacian Wiener filter, its balance drawn from the posterior by Gibbs sampling.
 
     `skimage.restoration.unsupervised_wiener` samples the precisions of noise and prior for each band [1]_; the image is
-    then the posterior mean at the mean precisions, by the same finite filter as `Wiener`. That is the mean that the
+    then the posterior mean at the mean precisions, by the same finite filter as ``wiener``. That is the mean that the
     sampler's own image approaches, without its Monte Carlo noise, and it brings an exact variance with it. The
     noise is part of what is sampled: the observation's variance is carried through the filter but does not steer it.
 

@@ -215,6 +215,11 @@ def starlet(plane: np.ndarray, scales: int) -> list[np.ndarray]:
         (y, x), float; it reflects at its edges.
     scales : int
         Number of detail planes.
+
+    Returns
+    -------
+    list of `numpy.ndarray`
+        ``scales`` + 1 planes (y, x).
     """
     planes = []
     for j in range(scales):

@@ -7,13 +7,11 @@ from scipy import fft
 
 from astrogan.api import Estimate, Observation
 from astrogan.backends.classic._linear import (
-    BRIGHT,
     Cache,
     FiniteFilter,
-    Spectrum,
     band_info,
-    best_balance,
     fast_length,
+    field_balance,
     fill,
     laplacian_symbol,
     level_of,
@@ -65,13 +63,14 @@ class Wiener:
     of a large hole holds less information than its variance says.
 
     ``variance`` is the input's through the squared filter (independent pixels, balance taken as given; exact but for
-    the corner pixels, see `FiniteFilter.variance`). The noise that it describes is correlated, over about the PSF's
+    the corner pixels). The noise that it describes is correlated, over about the PSF's
     width. It holds the noise only, not the bias of regularisation.
 
-    SURE for the blurred image [1]_: with power P and transfer T = |H|^2 / (|H|^2 + balance L^(slope/2)) in each mode,
-    the risk is sum(P (1 - T)^2 + 2 v T), v the mean variance. P is measured after what is brighter than 10 sigma has been
-    cut to that: a stationary filter serves the whole image, and the power of a few stars would otherwise decide how
-    much noise is let through on the sky and in galaxies.
+    SURE for the blurred image [1]_: with power P and transfer ``T = |H|^2 / (|H|^2 + balance L^(slope/2))`` in each
+    mode, the risk is ``sum(P (1 - T)^2 + 2 v T)``, v the mean variance. P is measured after what is brighter than 10
+    sigma has been cut to that: a stationary filter serves the whole image, and the power of a few stars would otherwise
+    decide how much noise is let through on the sky and in galaxies. The balance is then lowered until the residual is
+    noise nearly everywhere, so that no galaxy is left blurred. Where bright peaks matter most, give a smaller balance.
 
     References
     ----------
@@ -157,9 +156,7 @@ class Wiener:
             return 1.0
         plane = fill(observation.data[band], valid)
         noise = float(variance_plane(observation, band)[valid].mean(dtype=np.float64))
-        bright = BRIGHT * np.sqrt(noise)
-        plane = np.clip(plane - level_of(plane, valid), -bright, bright)
-        return best_balance(Spectrum(plane, kernel), noise, self.slope)[0]
+        return field_balance(plane - level_of(plane, valid), kernel, noise, self.slope)
 
 
 def apply_filters(filters, observation):
@@ -184,6 +181,11 @@ def wiener_filter(psf: np.ndarray, balance: float, slope: float = 4.0) -> Finite
         (k, k), k odd.
     balance, slope : float
         As for `Wiener`.
+
+    Returns
+    -------
+    FiniteFilter
+        The kernel and the number of pixels that it reaches.
     """
     psf = np.asarray(psf, np.float64)
     psf = psf / psf.sum()
