@@ -340,8 +340,9 @@ class RestorerBackend(Protocol):
     Notes
     -----
     Optional attributes, with their defaults: ``needs_psf = False``, ``needs_variance = False`` (a missing one is then
-    estimated, or refused with a clear error), ``min_size = 1`` (pixels along y and x) and ``tile_size = 512`` (outer
-    edge of a tile, halo included, at which the method is quickest). Options are keyword arguments of ``__init__``.
+    estimated, or refused with a clear error), ``min_size = 1`` (pixels along y and x), ``tile_size = 512`` (outer
+    edge of a tile, halo included, at which the method is quickest) and ``keeps_psf = False`` (whether the result has
+    the PSF of the observation). Options are keyword arguments of ``__init__``.
     Calls must be thread-safe: keep per-call state in local variables.
 
     A method that tunes itself on the image, or measures something of the whole of it, adds ``for_image(observation)``:

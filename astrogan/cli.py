@@ -301,8 +301,13 @@ def degrade(
     image, keywords = _reading(images, **reading)
     extra = _options(options)
     if preset:
-        if backend:
-            raise click.UsageError("--preset chooses the backend; leave --backend out")
+        given = {"--backend": backend, "--psf": psf, "--noise": noise, "--add": not match, "--rebin": rebin != 1}
+        if any(given.values()):
+            raise click.UsageError(
+                f"{', '.join(name for name, value in given.items() if value)}: --preset sets that; leave it out, or "
+                "give an option of the preset with -O NAME=VALUE"
+            )
+        extra |= {"shared_band_noise": True} if shared_band_noise else {}
         operator = Degrader.preset(preset, **extra)
     else:
         extra |= {"backend": backend} if backend else {}

@@ -175,6 +175,7 @@ def test_simulate_evaluate_and_backends(capsys, tmp_path):
         (["restore", "{g}", "-o", "{out}", "--psf", "3parrots"], 2, "3parrots"),
         (["restor"], 2, "No such command"),
         (["bench", "nothing"], 2, "nothing"),
+        (["degrade", "{g}", "-o", "{out}", "--preset", "sdss", "--noise", "2"], 2, "--preset sets that"),
         (["restore", "{g}", "-o", "{out}"], 1, "psf="),
         (["restore", "missing.fits", "-o", "{out}", "--psf", "3"], 1, "missing.fits"),
         (["restore", "{nounit}", "-o", "{out}", "--psf", "3"], 1, "unit"),

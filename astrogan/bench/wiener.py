@@ -10,7 +10,32 @@ import numpy as np
 from astrogan.api import Observation
 from astrogan.backends.classic.wiener import Wiener
 
-__all__ = ["compare", "main"]
+__all__ = ["compare", "main", "run"]
+
+
+def run(*, sizes=(256, 1024, 2048), repeats=15, seed=0):
+    """Time all sizes.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Edges of the square images in pixels.
+    repeats : int
+        Timings of each; the medians count.
+    seed : int
+        Seed of the images.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        A row a size, with the columns of `compare`.
+    """
+    from astropy.table import Table
+
+    table = Table([compare(int(size), repeats=repeats, seed=seed) for size in sizes])
+    for name, form in {"skimage_ms": ".2f", "astrogan_ms": ".2f", "ratio": ".2f", "difference": ".1e"}.items():
+        table[name].info.format = form
+    return table
 
 
 def compare(size: int, *, repeats: int = 15, balance: float = 0.01, seed: int = 0) -> dict[str, float]:
@@ -77,7 +102,7 @@ def _scene(size, seed):
 
 
 def main(arguments=None) -> None:
-    """Print a line a size.
+    """Print the table.
 
     Parameters
     ----------
@@ -88,13 +113,8 @@ def main(arguments=None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024, 2048])
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args(arguments)
-    print(f"{'size':>6} {'skimage/ms':>11} {'astrogan/ms':>12} {'ratio':>6} {'difference/peak':>16}")
-    for size in options.sizes:
-        row = compare(size, repeats=options.repeats)
-        print(
-            f"{size:6d} {row['skimage_ms']:11.2f} {row['astrogan_ms']:12.2f} {row['ratio']:6.2f} "
-            f"{row['difference']:16.1e}"
-        )
+    table = run(sizes=options.sizes, repeats=options.repeats)
+    print("\n".join(table.pformat(max_lines=-1, max_width=-1)))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,29 @@ _RANGE_ARCSEC = (0.01, 30.0)
 _RANGE_PIXEL = (0.3, 100.0)
 
 
+def without_psf_keywords(meta, *, widths=True):
+    """A header without what it says of a PSF that the image no longer has.
+
+    Parameters
+    ----------
+    meta : dict or `astropy.io.fits.Header`
+        Left as it is.
+    widths : bool
+        Whether FWHMs go as well as the PSFs that are given in pixels; not so where only the pixels changed.
+
+    Returns
+    -------
+    Same type as ``meta``.
+    """
+    stale = [k for k in meta if re.fullmatch(r"PSF_P\d+", str(k)) or (widths and str(k).upper() in _FWHM_KEYS)]
+    if not stale:
+        return meta
+    out = meta.copy()
+    for key in stale:
+        del out[key]
+    return out
+
+
 def psf_from_header(header, *, pixel_scale=None):
     """The PSF described in a FITS header, if it describes one.
 

@@ -191,7 +191,7 @@ def prepare(
         variance = _estimated_variance(filled, valid)
         notes["AGVAR"] = "estimated from the background"
     if variance is not None:
-        variance = np.where(valid, variance, 1.0).astype(np.float32)
+        variance = _filled_variance(variance, valid).astype(np.float32)
         # A weight that float32 rounds to nothing would be one of infinite size.
         variance = np.maximum(variance, np.finfo(np.float32).tiny)
 
@@ -462,6 +462,14 @@ def _estimated_variance(data, valid):
     from astrogan.image.uncertainty import background_rms
 
     return np.stack([background_rms(plane, good)[1] ** 2 for plane, good in zip(data, valid, strict=True)])
+
+
+def _filled_variance(variance, valid):
+    """Variance with the band's median under the mask: convolved with a kernel, any other number would leak out."""
+    if valid.all():
+        return variance
+    typical = [np.median(plane[good]) for plane, good in zip(variance, valid, strict=True)]
+    return np.where(valid, variance, np.reshape(typical, (-1, 1, 1)))
 
 
 def _pixel_scale(celestial, given, images):

@@ -7,7 +7,7 @@ Kernels are odd, their middle pixel is the centre, they sum to one and include t
 from ._convolve import convolve, matching_kernel
 from ._kernels import gaussian_psf, moffat_psf, psf_fwhm, resample_psf, trim_psf
 from ._psf_forms import as_psf
-from ._psf_header import psf_from_header
+from ._psf_header import psf_from_header, without_psf_keywords
 from ._psf_model import GridPSF, PSFModel
 from ._psf_stars import estimate_psf
 
@@ -24,6 +24,7 @@ __all__ = [
     "psf_fwhm",
     "resample_psf",
     "trim_psf",
+    "without_psf_keywords",
 ]
 
 # They live in private modules, one for each task, and belong to this one.

@@ -98,6 +98,7 @@ class Restorer(Operator):
         BackendError
             If the backend breaks its contract.
         """
+        from astrogan.image.psf import without_psf_keywords
         from astrogan.image.tiling import run_tiled
 
         seed, generator = rng, as_generator(rng)
@@ -119,11 +120,15 @@ class Restorer(Operator):
         mask = ~observation.valid | _mostly_lost(observation)
         if estimate.flags is not None:
             mask |= estimate.flags
+        same_psf = getattr(self.backend, "keeps_psf", False)
+        if not same_psf:
+            prepared = prepared.replace(meta=tuple(without_psf_keywords(meta) for meta in prepared.meta))
         return finish(
             prepared,
             estimate.data,
             variance=estimate.variance,
             mask=mask,
+            psf=prepared.psf if same_psf else None,
             operation=self.operation,
             notes=self._notes(seed, estimate.info),
         )

@@ -15,6 +15,7 @@ from astrogan.api import Target
 from astrogan.exceptions import InputError, PSFError, PSFWarning, UnitError, WCSError
 from astrogan.image.finish import finish
 from astrogan.image.prepare import prepare
+from astrogan.image.psf import without_psf_keywords
 from astrogan.image.wcs import (
     celestial,
     local_scale,
@@ -219,7 +220,7 @@ class Translator(Operator):
         if target.pixel_scale is not None and wcs is None:
             notes["PIXSCALE"] = float(target.pixel_scale)
         return finish(
-            prepared.replace(meta=tuple(_without_psf_keywords(meta, matched) for meta in prepared.meta)),
+            prepared.replace(meta=tuple(without_psf_keywords(meta, widths=matched) for meta in prepared.meta)),
             data,
             variance=variance,
             mask=np.zeros(np.shape(data), bool) if estimate.flags is None else estimate.flags,
@@ -532,16 +533,3 @@ def _arcsec(value):
     if not (np.isfinite(arcsec) and arcsec > 0):
         raise InputError(f"pixel_scale={value!r} must be positive")
     return arcsec
-
-
-def _without_psf_keywords(meta, matched):
-    """A header without what it says of the old PSF in old pixels; all of it, where the PSF has changed."""
-    from astrogan.image._psf_header import _FWHM_KEYS
-
-    stale = [key for key in meta if re.fullmatch(r"PSF_P\d+", key) or (matched and key.upper() in _FWHM_KEYS)]
-    if not stale:
-        return meta
-    out = meta.copy()
-    for key in stale:
-        del out[key]
-    return out

@@ -110,7 +110,7 @@ def test_halo_and_tuned():
     assert Gaussian(2.0).halo == 4
     assert Gaussian((1.0, 3.0)).halo == 6
     noise = np.random.default_rng(0).normal(size=(1, 64, 64))
-    tuned = Gaussian().tuned(Observation(noise))
+    tuned = Gaussian().for_image(Observation(noise))
     assert tuned.halo > 10
     np.testing.assert_array_equal(tuned(Observation(noise)).data, Gaussian()(Observation(noise)).data)
 

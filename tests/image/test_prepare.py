@@ -320,3 +320,12 @@ def test_keywords_describe_the_last_step_only():
     assert "AGINFO" not in second.meta
     assert "AGSEED" not in second.meta
     assert "one" in second.meta["HISTORY"]
+
+
+def test_variance_under_the_mask_is_that_of_the_rest():
+    """A number of its own would leak into neighbours wherever variances are convolved, and depend on the unit."""
+    mask = np.zeros((16, 20), bool)
+    mask[4:7, 5] = True
+    sigma = np.where(mask, 1e9, 1e-3)
+    image = CCDData(np.ones((16, 20)), unit="adu", mask=mask, uncertainty=StdDevUncertainty(sigma))
+    np.testing.assert_allclose(prepare(image).observation.variance, 1e-6, rtol=1e-5)

@@ -57,8 +57,10 @@ def _transfer(kernel: np.ndarray, shape: tuple[int, int], *, packed: bool) -> np
     rows, columns = (np.arange(n) - n // 2 for n in kernel.shape)
     # A kernel wider than the grid wraps around and adds up, as a periodic convolution asks.
     np.add.at(grid, np.ix_(rows % shape[0], columns % shape[1]), kernel.astype(np.float64))
-    spectrum = np.fft.fft2(grid) if packed else np.fft.rfft2(grid)
-    return spectrum.astype(np.complex64)
+    if packed:
+        return np.fft.fft2(grid).astype(np.complex64)
+    # Column by column, as torch leaves the spectra of real images that it is multiplied with.
+    return np.asfortranarray(np.fft.rfft2(grid), np.complex64)
 
 
 def good_size(n: int) -> int:

@@ -27,7 +27,7 @@ def standard_normal(shape, rng, out=None):
     out = np.empty(shape, np.float32) if out is None else out
     flat = out.reshape(-1)
     stream = _stream(rng)
-    step = _BLOCK_BYTES // 2  # half of a block's deviates at a time
+    step = _BLOCK_BYTES  # of which the temporary arrays hold two bytes a deviate
     for start in range(0, flat.size, step):
         _fill_normal(flat[start : start + step], stream)
     return out
@@ -36,8 +36,8 @@ def standard_normal(shape, rng, out=None):
 def _fill_normal(out, stream):
     """Pairs of deviates from a radius of 32 random bits and an angle of 16.
 
-    All moments of either deviate are as if the angle were continuous up to the order of 65536; what is coarser than that
-    is only which directions a pair can have.
+    Up to the order of 65536 all moments of either deviate are as if the angle were continuous; only the directions that
+    a pair can have are discrete.
     """
     half = (out.size + 1) // 2
     bits = stream.random_raw((6 * half + 7) // 8)
@@ -54,8 +54,8 @@ def _fill_normal(out, stream):
     np.multiply(np.sin(angle, out=angle)[:rest], radius[:rest], out=out[half:])
 
 
-def poisson(mean, rng):
-    """Poisson deviates, exact, as float64.
+def poisson(mean, rng, *, noise=False, out=None):
+    """Poisson deviates, exact: float64 counts or, with ``noise``, float32 counts minus the mean.
 
     Means from ten on by normal deviates with a correction (Ahrens & Dieter 1982, ACM Transactions on Mathematical
     Software 8, 163; algorithm PD), on whole arrays and two to three times faster than one by one. A normal deviate,
@@ -63,32 +63,42 @@ def poisson(mean, rng):
     the few that are not kept are replaced by deviates from the normalised excess of p over q. Smaller means numpy
     draws.
     """
-    mean = np.asarray(mean, dtype=np.float64)
+    mean = np.asarray(mean)
+    if out is None:
+        out = np.empty(mean.shape, np.float32 if noise else np.float64)
     stream = _stream(rng)
     small = mean < _LARGE_MEAN
     if not small.any():
-        return _poisson_large(mean.ravel(), stream).reshape(mean.shape)
-    out = np.empty_like(mean)
-    out[small] = np.random.Generator(stream).poisson(mean[small])
-    out[~small] = _poisson_large(mean[~small], stream)
+        _fill_poisson(out.reshape(-1), mean.reshape(-1), stream, noise)
+        return out
+    few, many = mean[small], mean[~small]
+    out[small] = np.random.Generator(stream).poisson(few) - (few if noise else 0)
+    large = np.empty(many.shape, out.dtype)
+    _fill_poisson(large, many, stream, noise)
+    out[~small] = large
     return out
 
 
-def _poisson_large(mean, stream):
-    out = np.empty_like(mean)
+def _fill_poisson(out, mean, stream, noise):
     uniform = np.random.Generator(stream)
-    unsure, luck = [np.empty(0, int)], [np.empty(0, np.float32)]
+    unsure, guesses, luck = [np.empty(0, int)], [np.empty(0)], [np.empty(0, np.float32)]
     step = _BLOCK_BYTES // 8
     for start in range(0, mean.size, step):
-        lam = mean[start : start + step]
-        k = out[start : start + step]
-        np.floor(_normal_guess(lam, stream), out=k)
+        block = slice(start, start + step)
+        lam = mean[block].astype(np.float64)
+        k = _normal_guess(lam, stream)
+        np.floor(k, out=k)
         u = uniform.random(lam.size, dtype=np.float32)
-        (where,) = np.nonzero(_in_doubt(k, lam, u))
+        below = lam - k
+        (where,) = np.nonzero(_in_doubt(below, lam, u))
         unsure.append(where + start)
+        guesses.append(k[where])
         luck.append(u[where])
-    _settle(out, mean, np.concatenate(unsure), np.concatenate(luck), uniform)
-    return out
+        out[block] = np.negative(below, out=below) if noise else k
+    unsure = np.concatenate(unsure)
+    lost = unsure[_refused(np.concatenate(guesses), mean[unsure].astype(np.float64), np.concatenate(luck))]
+    lam = mean[lost].astype(np.float64)
+    out[lost] = _excess(lam, uniform) - (lam if noise else 0)
 
 
 def _normal_guess(mean, stream):
@@ -100,23 +110,20 @@ def _normal_guess(mean, stream):
     return guess
 
 
-def _in_doubt(k, mean, u):
-    """Where a rounded normal deviate is not kept without computing p / q.
+def _in_doubt(below, mean, u):
+    """Where a rounded normal deviate, so much below the mean, is not kept without computing p / q.
 
     Down to two below the mean, p is larger than q; farther down 1 - below**3 / (6 mean**2) is less than p / q.
     """
-    below = mean - k
     bound = below * below
     bound *= below
     return (below >= 2.1484) & (6 * mean * mean * u < bound)
 
 
-def _settle(out, mean, unsure, u, uniform):
-    """Replace, in place, the rounded normal deviates that are not to be kept."""
-    k = out[unsure]
-    poisson_p, normal_p = _probabilities(k, mean[unsure])
-    lost = unsure[(k < 0) | ((1 - u) * normal_p > poisson_p)]
-    out[lost] = _excess(mean[lost], uniform)
+def _refused(k, mean, u):
+    """Which of the deviates in doubt are not kept."""
+    poisson_p, normal_p = _probabilities(k, mean)
+    return (k < 0) | ((1 - u) * normal_p > poisson_p)
 
 
 def _excess(mean, uniform):

@@ -88,7 +88,7 @@ class Gaussian:
         """Radius of the widest kernel; -1 for "auto", which looks at the whole image."""
         return -1 if self.fwhm == "auto" else max(map(_radius, np.atleast_1d(self.fwhm)))
 
-    def tuned(self, observation: Observation) -> Gaussian:
+    def for_image(self, observation: Observation) -> Gaussian:
         """A `Gaussian` with the widths that "auto" takes for this observation; its halo is finite."""
         if self.fwhm != "auto":
             return self
@@ -115,7 +115,7 @@ class Gaussian:
         `~astrogan.api.Estimate`
             ``info`` has the width(s) used, ``fwhm`` or ``fwhm_<band>``.
         """
-        widths = per_band("fwhm", self.tuned(observation).fwhm, len(observation.data))
+        widths = per_band("fwhm", self.for_image(observation).fwhm, len(observation.data))
         data = np.empty_like(observation.data)
         variance = None if observation.variance is None else np.empty_like(data)
         for band, width in enumerate(widths):

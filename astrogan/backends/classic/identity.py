@@ -20,6 +20,7 @@ class Identity:
     """
 
     halo = 0
+    keeps_psf = True
     needs_psf = False
 
     def __call__(self, observation: Observation, *, rng=None) -> Estimate:

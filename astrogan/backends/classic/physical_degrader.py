@@ -218,7 +218,8 @@ class PhysicalDegrader:
             self._add_all_noise(data, own, forward, rng, scratch, with_variance=False)
             if not np.isfinite(data).all():
                 raise InputError("stamps holds NaN or inf; fill such pixels first (astrogan.image.mask.fill_invalid)")
-            data, _ = self._saturate(data)
+            if self.saturation is not None:
+                self._saturate(data)
             if not np.shares_memory(data, out):
                 out[chunk] = data
         return out
@@ -305,9 +306,8 @@ class PhysicalDegrader:
         if expected.max() > 1e15:
             raise InputError(f"gain={self.gain!r} makes more than 1e15 electrons of a pixel; check its unit")
         # What lies below zero electrons is not light; it keeps its value.
-        noise = poisson(expected, rng)
-        noise -= expected
-        noise /= gain
+        noise = poisson(expected, rng, noise=True, out=scratch.array("plane", image.shape))
+        noise *= 1 / gain
         image += noise
         if read.any():
             plane = standard_normal(image.shape, rng, scratch.array("plane", image.shape))

@@ -110,7 +110,7 @@ class Wiener:
         balances = per_band("balance", self.balance, len(psf))
         return max(self._filter(k, b).radius for k, b in zip(psf, balances, strict=True))
 
-    def tuned(self, observation: Observation) -> Wiener:
+    def for_image(self, observation: Observation) -> Wiener:
         """A `Wiener` with the balances that "auto" takes for this observation; its halo is finite."""
         if self.balance != "auto":
             return self
@@ -141,7 +141,7 @@ class Wiener:
             If the observation has no PSF.
         """
         psf = need_psf(observation, "wiener")
-        balances = per_band("balance", self.tuned(observation).balance, len(psf))
+        balances = per_band("balance", self.for_image(observation).balance, len(psf))
         filters = [self._filter(kernel, balance) for kernel, balance in zip(psf, balances, strict=True)]
         data, variance = apply_filters(filters, observation)
         return Estimate(data, variance, info=band_info("balance", balances, observation.bands))
