@@ -431,7 +431,7 @@ def simulate(output, size, bands, seed, overwrite):
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Also write the table: .ecsv, .fits or .csv.")
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 def evaluate(truth, images, hdu, unit, data_range, output, overwrite):
-    """Compare each IMAGE with TRUTH: PSNR, SSIM, flux, centroid."""
+    """Compare each IMAGE with TRUTH: PSNR, SSIM, rms, flux, correlation."""
     from astrogan.bench.evaluate import evaluate_images
 
     if output:

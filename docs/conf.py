@@ -72,6 +72,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 5,
     "image_srcset": [],
     "show_signature": False,
+    "capture_repr": (),
 }
 suppress_warnings = ["config.cache"]
 sys.path.insert(0, str(Path(__file__).parent))

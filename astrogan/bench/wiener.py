@@ -39,7 +39,7 @@ def run(*, sizes=(256, 1024, 2048), repeats=15, seed=0):
 
 
 def compare(size: int, *, repeats: int = 15, balance: float = 0.01, seed: int = 0) -> dict[str, float]:
-    """Time our `Wiener` with its filter cached against `skimage.restoration.wiener`, alternating.
+    """Time our ``wiener`` with its filter cached against `skimage.restoration.wiener`, alternating.
 
     Both get the same float32 image, PSF (31 x 31) and Laplacian penalty.
 

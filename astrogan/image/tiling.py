@@ -138,17 +138,15 @@ def available_cores() -> int:
 _torch_threads_lock = threading.Lock()
 
 
-@contextmanager
-def single_torch_thread() -> Iterator[None]:
-    """Let torch use one thread for what the calling thread does inside; nothing where torch is not loaded.
+def _use_one_torch_thread() -> int:
+    """Let torch use one thread for what the calling thread does from here on; returns how many it used before.
 
     ``torch.set_num_threads`` sets the calling thread's count and, at the same time, the count that threads get when
     they first use torch. Only the former is wanted, so a throwaway thread puts the latter back at once.
     """
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "set_num_threads"):
-        yield
-        return
+        return 1
     with _torch_threads_lock:
         before = torch.get_num_threads()
         if before != 1:
@@ -156,12 +154,19 @@ def single_torch_thread() -> Iterator[None]:
             restore = threading.Thread(target=torch.set_num_threads, args=(before,))
             restore.start()
             restore.join()
+    return before
+
+
+@contextmanager
+def single_torch_thread() -> Iterator[None]:
+    """Let torch use one thread for what the calling thread does inside; nothing where torch is not loaded."""
+    before = _use_one_torch_thread()
     try:
         yield
     finally:
         if before != 1:
             with _torch_threads_lock:
-                torch.set_num_threads(before)
+                sys.modules["torch"].set_num_threads(before)
 
 
 def run_tiled(
@@ -268,8 +273,8 @@ class _Job:
         tiles = [self.tiles[i] for i in group]
         observations = [self._crop(tile) for tile in tiles]
         rngs = [np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(i,))) for i in group]
-        with single_torch_thread():
-            estimates = self._call(tiles, observations, rngs)
+        _use_one_torch_thread()  # this thread is the pool's own, and gone with it
+        estimates = self._call(tiles, observations, rngs)
         for tile, observation, estimate in zip(tiles, observations, estimates, strict=True):
             self._write(tile, _checked(self.label, estimate, observation.shape))
         return [dict(estimate.info) for estimate in estimates]

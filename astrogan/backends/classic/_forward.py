@@ -21,6 +21,7 @@ _TERM_ERROR = 1e-6
 """Largest error of a sum of separable terms, relative to the kernel's peak."""
 
 _SHORT = 512
+"""Longest edge at which FFTs of lengths with factors 7 and 11 are worth their shortness."""
 
 _LARGEST_PRODUCT = 2**18
 """Multiplications in one matrix product. Above it OpenBLAS shares the work among threads, which for products of a few

@@ -57,10 +57,17 @@ def _transfer(kernel: np.ndarray, shape: tuple[int, int], *, packed: bool) -> np
     rows, columns = (np.arange(n) - n // 2 for n in kernel.shape)
     # A kernel wider than the grid wraps around and adds up, as a periodic convolution asks.
     np.add.at(grid, np.ix_(rows % shape[0], columns % shape[1]), kernel.astype(np.float64))
-    if packed:
-        return np.fft.fft2(grid).astype(np.complex64)
     # Column by column, as torch leaves the spectra of real images that it is multiplied with.
-    return np.asfortranarray(np.fft.rfft2(grid), np.complex64)
+    half = np.asfortranarray(np.fft.rfft2(grid), np.complex64)
+    if not packed:
+        return half
+    full = np.empty(shape, np.complex64)
+    full[:, : half.shape[1]] = half
+    # The kernel is real, so the other half is the first one's complex conjugate at the opposite frequencies.
+    mirrored = half[:, 1 : (shape[1] + 1) // 2]
+    full[0, half.shape[1] :] = mirrored[0, ::-1].conj()
+    full[1:, half.shape[1] :] = mirrored[:0:-1, ::-1].conj()
+    return full
 
 
 def good_size(n: int) -> int:

@@ -27,7 +27,7 @@ def standard_normal(shape, rng, out=None):
     out = np.empty(shape, np.float32) if out is None else out
     flat = out.reshape(-1)
     stream = _stream(rng)
-    step = _BLOCK_BYTES  # of which the temporary arrays hold two bytes a deviate
+    step = 3 * _BLOCK_BYTES // 4  # deviates; the temporary arrays hold two bytes for each
     for start in range(0, flat.size, step):
         _fill_normal(flat[start : start + step], stream)
     return out

@@ -108,7 +108,7 @@ class PhysicalDegrader:
         noise=None,
         shared_band_noise=False,
         saturation=None,
-        mask_threshold=1e-3,
+        mask_threshold=0.01,
         noiseless_input=False,
     ):
         self.psf = psf
@@ -138,7 +138,7 @@ class PhysicalDegrader:
             )
         self.saturation = _checked("saturation", saturation, positive=True)
         if not 0 <= mask_threshold < 1:
-            raise InputError(f"mask_threshold={mask_threshold!r} must be in [0, 1), e.g. 1e-3")
+            raise InputError(f"mask_threshold={mask_threshold!r} must be in [0, 1), e.g. 0.01")
         self.mask_threshold = float(mask_threshold)
         self.noiseless_input = bool(noiseless_input)
 

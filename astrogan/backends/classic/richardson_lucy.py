@@ -33,7 +33,7 @@ SKY_LEVEL = 3.0  # in sigma: where the background puts the sky
 SEEN = 1e-3  # part of a pixel's light that must fall on valid data for the pixel to be restored
 TAIL = 5e-3  # part of a pixel's light that may come from beyond the margin, on each side
 WEIGHT_FLOOR = 0.01  # smallest weight of a valid pixel: float32 transforms leave no room for less
-SAMPLE = 2**17  # pixels that the sky's statistics are taken from
+SAMPLE = 2**16  # pixels that the sky's statistics are taken from
 THREADED_PIXELS = 2**18  # images up to this many pixels are transformed by one thread: more only slow it down
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -96,8 +96,9 @@ def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
     if background == "auto":
         level = float(np.clip(poisson_level, sigma, SKY_LEVEL * sigma))
         background = max(level - sky, 0.0)
-    brightest = float(np.max(data, where=valid, initial=-np.inf))
-    faintest = float(np.min(data, where=valid, initial=np.inf))
+    where = {} if valid.all() else {"where": valid}  # much slower, but without a copy
+    brightest = float(np.max(data, initial=-np.inf, **where))
+    faintest = float(np.min(data, initial=np.inf, **where))
     level = sky + background
     # Far below the sky where there is one, but not below what float32 transforms of the brightest star resolve.
     peak = brightest + background
@@ -322,26 +323,29 @@ class Field:
         grid = _grid_shape(self.shapes, cuts, len(kernel) // 2, margin)
         self.blur = Blur(kernel, grid, packed=len(observations) == 2)
         data, self.carry = self._shifted()
-        valid = self._pack([o.valid[band].astype(np.float32) for o in observations])
+        valid = self._pack(o.valid[band] for o in observations)
         self.weight = valid
         if weighting and self.observations[0].variance is not None and sky.level > 0:
             self.weight = self._noise_weight(data, valid)
-        self.weighted = self.weight * data
+        self.weighted = data.mul_(self.weight)
         self._set_domain(valid, cuts, margin)
 
     def _shifted(self) -> tuple[torch.Tensor, list[np.ndarray | None]]:
         """The data with background, never negative; and what was below zero then, which is carried over."""
-        data, carry = [], []
-        for o in self.observations:
-            shifted = o.data[self.band] + np.float32(self.sky.background)
-            shifted[~o.valid[self.band]] = 0
-            below = np.minimum(shifted, 0)
-            carry.append(below if below.any() else None)
-            data.append(np.maximum(shifted, 0))
-        return self._pack(data), carry
+        carry = []
+
+        def shifted():
+            for o in self.observations:
+                data = o.data[self.band] + np.float32(self.sky.background)
+                data[~o.valid[self.band]] = 0
+                below = np.minimum(data, 0)
+                carry.append(below if below.any() else None)
+                yield np.maximum(data, 0, out=data)
+
+        return self._pack(shifted()), carry
 
     def _noise_weight(self, data: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        noise = self._pack([o.variance[self.band] for o in self.observations]).mul_(valid)
+        noise = self._pack(o.variance[self.band] for o in self.observations).mul_(valid)
         if noise.max() <= 1.01 * self.sky.variance:
             return valid
         # Smoothed, because a variance that was computed from the data would otherwise prefer the pixels that noise
@@ -360,10 +364,11 @@ class Field:
         self.reach = self.inverse_exposure = None
         if self.weight.min() == 1:
             return
-        domain = (self.blur.adjoint(valid) > SEEN).float()
+        domain = self.blur.adjoint(valid).gt_(SEEN)
         for shape, cut, part in zip(self.shapes, cuts, self._parts(domain), strict=True):
-            y, x = (_domain(n, m, c, margin) for n, m, c in zip(self.blur.shape, shape, cut, strict=True))
-            part *= torch.from_numpy(np.logical_and.outer(y, x))
+            y, x = (_beyond(*axis, margin) for axis in zip(self.blur.shape, shape, cut, strict=True))
+            part[y] = 0
+            part[:, x] = 0
         self.reach = self.blur(domain).clamp_(min=0.1)
         exposure = self.blur.adjoint(self.weight / self.reach)
         self.inverse_exposure = domain.div_(exposure.clamp_(min=1e-2 * SEEN * WEIGHT_FLOOR))
@@ -418,9 +423,10 @@ class Field:
                 out[hidden] = self.observations[i].data[self.band][hidden]
 
     def _pack(self, arrays) -> torch.Tensor:
+        """One image a tile, laid on the grid, zero elsewhere."""
         grid = torch.zeros(self.blur.image_shape)
         for array, (h, w), part in zip(arrays, self.shapes, self._parts(grid), strict=True):
-            part[:h, :w] = torch.tensor(array)
+            part.numpy()[:h, :w] = array
         return grid
 
     def _parts(self, grid: torch.Tensor) -> list[torch.Tensor]:
@@ -441,12 +447,11 @@ def _grid_shape(shapes, cuts, radius: int, margin: int) -> tuple[int, int]:
     return needed(0), needed(1)
 
 
-def _domain(grid: int, size: int, cut: tuple[bool, bool], margin: int) -> np.ndarray:
-    """True where an axis of the grid belongs to the tile or to its margins."""
-    inside = np.ones(grid, bool)
-    if not all(cut):
-        inside[size + (0 if cut[1] else margin) : grid - (0 if cut[0] else margin)] = False
-    return inside
+def _beyond(grid: int, size: int, cut: tuple[bool, bool], margin: int) -> slice:
+    """The part of an axis of the grid that belongs neither to the tile nor to its margins."""
+    if all(cut):
+        return slice(0, 0)
+    return slice(size + (0 if cut[1] else margin), grid - (0 if cut[0] else margin))
 
 
 def halo_width(psf: np.ndarray, iterations: int, acceleration=None) -> int:
