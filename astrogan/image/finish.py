@@ -106,7 +106,7 @@ def _checked(prepared, data, variance, mask, wcs):
 
 def _scaled(array, scale):
     """float32, unless the image's unit makes the values too small or too large for it."""
-    return np.array(array, np.float32) if scale == 1 else np.asarray(array, np.float64) * scale
+    return np.asarray(array, np.float32) if scale == 1 else np.asarray(array, np.float64) * scale
 
 
 def _container(like, prepared, band, data, variance, mask, kernels, pick, wcs, operation, notes, cls=None):

@@ -174,8 +174,9 @@ def prepare(
     if scale != 1:
         data = data / scale
         variance = None if variance is None else variance / scale**2
-    with np.errstate(over="ignore", invalid="ignore"):
-        valid &= np.isfinite(data.astype(np.float32))
+    if data.dtype != np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            valid &= np.isfinite(data.astype(np.float32))
     bands = _band_names(form, shape[0])
     _check_any_valid(valid, bands)
     filled = _filled(data, valid)
@@ -277,20 +278,24 @@ def _planes(form, array):
 
 
 def _stack_data(form):
-    """Flux as float64 (band, y, x) and where it is valid. A copy, always."""
-    planes, valid = [], []
-    for image in form.images:
-        array = np.asarray(image.data)
+    """Flux (band, y, x) and where it is valid. A copy, always; float32 where that holds the image's type exactly."""
+    arrays = [np.asarray(image.data) for image in form.images]
+    for array in arrays:
         if array.dtype.kind not in "fiu":
             raise InputError(f"image has dtype {array.dtype}; it must be real numbers")
-        array = _planes(form, array.astype(np.float64))
+    exact = all(np.can_cast(array.dtype, np.float32) for array in arrays)
+    shape = _planes(form, arrays[0]).shape
+    n_bands = shape[0] if form.cube else len(arrays)
+    data = np.empty((n_bands, *shape[1:]), np.float32 if exact else np.float64)
+    for band, array in enumerate(arrays):
+        data[band if len(arrays) > 1 else slice(None)] = array
+    valid = np.isfinite(data)
+    for band, image in enumerate(form.images):
         mask = getattr(image, "mask", None)
-        good = np.isfinite(array)
         if mask is not None and np.any(mask):
-            good &= ~_broadcast(mask, array.shape, bool, "image.mask")
-        planes.append(array)
-        valid.append(good)
-    return np.concatenate(planes), np.concatenate(valid)
+            part = slice(band, band + 1) if len(arrays) > 1 else slice(None)
+            valid[part] &= ~_broadcast(mask, valid[part].shape, bool, "image.mask")
+    return data, valid
 
 
 def _broadcast(value, shape, dtype, name):
@@ -409,7 +414,11 @@ def _power_of_two(data, valid):
     The brightest thousandth is left out, so that a few absurd pixels do not push all others below what float32
     resolves.
     """
-    bright = np.quantile(np.abs(data[valid]), 0.999, method="lower") if valid.any() else 0.0
+    # A million pixels, spread over the image, tell it as well as all of them.
+    step = max(1, data.size // 1_000_000)
+    sample = np.abs(data.ravel()[::step][valid.ravel()[::step]], dtype=np.float64)
+    sample = sample if sample.size else np.abs(data[valid], dtype=np.float64)
+    bright = np.quantile(sample, 0.999, method="lower") if sample.size else 0.0
     if bright == 0 or _SMALLEST < bright < _LARGEST:
         return 1.0
     return float(2.0 ** np.floor(np.log2(bright)))
@@ -451,11 +460,10 @@ def _check_any_valid(valid, bands):
 def _filled(data, valid):
     from astrogan.image.mask import fill_invalid
 
-    planes = [
-        plane if good.all() else fill_invalid(np.where(good, plane, 0.0), good)
-        for plane, good in zip(data, valid, strict=True)
-    ]
-    return np.stack(planes).astype(np.float32)
+    out = np.empty(data.shape, np.float32)
+    for plane, good, filled in zip(data, valid, out, strict=True):
+        filled[...] = plane if good.all() else fill_invalid(np.where(good, plane, plane.dtype.type(0)), good)
+    return out
 
 
 def _estimated_variance(data, valid):

@@ -304,22 +304,38 @@ def field_balance(plane: np.ndarray, psf: np.ndarray | None, noise: float, slope
     noise, slope : float
         Mean variance, and the logarithmic slope of the scene's power spectrum.
     """
+    blocks = _blocks(plane)
     bright = BRIGHT * np.sqrt(noise)
-    spectrum = Spectrum(np.clip(plane, -bright, bright), psf)
+    spectra = [Spectrum(np.clip(block, -bright, bright), psf) for block in blocks]
+    spectrum = spectra[0]
+    spectrum.power = np.mean([one.power for one in spectra], axis=0)
     balance, _ = best_balance(spectrum, noise, slope)
     if noise <= 0 or len(spectrum.count) == 0:
         return balance
-    coefficients = fft.dctn(plane, type=2, norm="ortho")
-    symbol = laplacian_symbol(plane.shape, dct=True)
+    symbol = laplacian_symbol(blocks[0].shape, dct=True)
     transfer = np.interp(symbol, spectrum.laplacian, spectrum.transfer)
     penalty = symbol ** (slope / 2)
+    coefficients = [fft.dctn(block, type=2, norm="ortho") for block in blocks]
     for _ in range(_HALVINGS):
         left = balance * penalty
-        residual = fft.idctn(coefficients * (left / np.maximum(transfer + left, 1e-30)), type=2, norm="ortho")
-        if np.minimum(residual**2, _OUTLIER**2 * noise).mean() <= _AGREES * noise:
+        keep = left / np.maximum(transfer + left, 1e-30)
+        residuals = (fft.idctn(part * keep, type=2, norm="ortho") for part in coefficients)
+        if np.mean([np.minimum(r**2, _OUTLIER**2 * noise).mean() for r in residuals]) <= _AGREES * noise:
             break
         balance /= 2
     return balance
+
+
+_WHOLE = 1536**2
+
+
+def _blocks(plane):
+    """The plane, or, where it is large, up to 16 blocks spread evenly over it: as telling, and bounded in memory."""
+    if plane.size <= _WHOLE:
+        return [plane]
+    edges = [min(n, 512) for n in plane.shape]
+    starts = [np.unique(np.linspace(0, n - edge, 4).astype(int)) for n, edge in zip(plane.shape, edges, strict=True)]
+    return [plane[y : y + edges[0], x : x + edges[1]] for y in starts[0] for x in starts[1]]
 
 
 # ---------------------------------------------------------------------------------------------- caches

@@ -60,9 +60,10 @@ class BlindRichardsonLucy:
     sky, mask and border.
 
     The width of the estimate has to stay between 0.6 and 1.05 of the first guess, 0.75 and 1.33 of a given PSF;
-    steps that would leave that range are not taken. In simulated fields with many stars among the galaxies the FWHM
-    came out within 10 % of the truth; where one extended source has most of the light it came out up to 40 % too
-    small. A measured PSF is better where there is one. ``info`` has ``psf_fwhm``, in pixels, for each band.
+    steps that would leave that range are not taken. In 21 simulated scenes two thirds of the FWHMs came out within
+    10 % of the truth and the rest between 0.4 and 1.35 times it, too small where one extended source has most of the
+    light; started from the true PSF, eight of them still drifted, to 0.75-0.87 times it. A measured PSF is better
+    where there is one. ``info`` has ``psf_fwhm``, in pixels, for each band.
     """
 
     name = "blind-richardson-lucy"

@@ -239,7 +239,7 @@ class RichardsonLucy:
         Parameters
         ----------
         observations : list of `~astrogan.api.Observation`
-            Of equal shape.
+            One or two; their shapes may differ, the PSFs too (then each is restored by itself).
         cuts : list
             For each tile, along y and x, whether the image goes on before and behind it; see `astrogan.image.tiling`.
         rngs : list of `numpy.random.Generator`
