@@ -59,6 +59,7 @@ hookimpl = pluggy.HookimplMarker("astrogan")
 """Decorator for a plugin's ``astrogan_backends`` function."""
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -110,7 +111,13 @@ class BackendSpec:
             raise ValueError(f"target={self.target!r} must have the form 'package.module:Class'")
         if isinstance(self.requires, str):
             raise ValueError(f"requires={self.requires!r} must be a tuple of names, e.g. ({self.requires!r},)")
-        object.__setattr__(self, "requires", tuple(self.requires))
+        requires = tuple(self.requires)
+        if not all(isinstance(name, str) and _MODULE.fullmatch(name) for name in requires):
+            raise ValueError(f"requires={self.requires!r} must be names of importable packages, e.g. ('torch',)")
+        if not isinstance(self.summary, str):
+            raise ValueError(f"summary={self.summary!r} must be one line of text")
+        object.__setattr__(self, "requires", requires)
+        object.__setattr__(self, "summary", " ".join(self.summary.split()))
 
 
 def _read_only(array, dtype, name):

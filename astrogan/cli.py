@@ -40,7 +40,7 @@ def main(argv=None):
     debug = "--debug" in argv
     with warnings.catch_warnings():
         warnings.simplefilter("default", AstroganWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _warnings_once()
         try:
             cli.main(args=argv, prog_name="astrogan", standalone_mode=False)
         except click.exceptions.Abort:
@@ -60,7 +60,7 @@ def main(argv=None):
         except Exception as error:
             if debug:
                 raise
-            return _fail(f"error: {type(error).__name__}: {error} (run with --debug for the traceback)", 1)
+            return _fail(f"error: {type(error).__name__}: {error} (traceback: astrogan --debug COMMAND ...)", 1)
     return 0
 
 
@@ -69,8 +69,16 @@ def _fail(message, status):
     return status
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None):
-    click.echo(f"astrogan: warning: {message}", err=True)
+def _warnings_once():
+    """A ``showwarning`` that says each thing once, though a command may read its input twice."""
+    said = set()
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        if str(message) not in said:
+            said.add(str(message))
+            click.echo(f"astrogan: warning: {message}", err=True)
+
+    return show
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -189,25 +197,40 @@ def _psf(text, name="--psf"):
     return NDData(read_image(path, hdu=hdu, unit="").data)
 
 
-def _options(pairs):
-    """NAME=VALUE pairs as keyword arguments; values are read as Python literals where they are such."""
+def _options(pairs, *, taken=()):
+    """NAME=VALUE pairs as keyword arguments; values are read as Python literals where they are such.
+
+    ``taken`` are the arguments that the command has options of its own for.
+    """
     import ast
 
     out = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
-        if not separator or not name.strip().replace("-", "_").isidentifier():
+        name = name.strip().replace("-", "_")
+        if not separator or not name.isidentifier():
             raise click.UsageError(f"--option {pair!r} must have the form NAME=VALUE, e.g. iterations=30")
+        if name in ("self", "progress", *taken):
+            raise click.UsageError(f"--option {pair!r}: {name} is no option of a backend; see --help for what sets it")
         try:
-            out[name.strip().replace("-", "_")] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            out[name.strip().replace("-", "_")] = {"true": True, "false": False, "none": None}.get(value.lower(), value)
+            out[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            out[name] = {"true": True, "false": False, "none": None}.get(value.lower(), value)
     return out
 
 
-def _refuse_existing(paths, overwrite):
-    """Before the work rather than after it."""
-    for path in map(Path, paths):
+def _check_outputs(overwrite, images=(), tables=()):
+    """Whether the files can be written: said before the work rather than after it."""
+    from astrogan.image.write import check_fits_name, check_table_name
+
+    for path in images:
+        check_fits_name(path)
+    for path in tables:
+        check_table_name(path)
+    paths = [Path(path) for path in (*images, *tables)]
+    if len({path.absolute() for path in paths}) < len(paths):
+        raise click.UsageError(f"{str(paths[-1])!r} is to be written twice; give each output a file of its own")
+    for path in paths:
         if path.exists() and not overwrite:
             raise ImageWriteError(f"output {str(path)!r} exists; add --overwrite to replace it, or name another file")
         if not path.absolute().parent.is_dir():
@@ -259,10 +282,11 @@ def restore(images, output, overwrite, backend, psf, seed, options, tile, worker
     """Restore IN (several files: one a band) and write OUTPUT."""
     from astrogan import Restorer
 
-    _refuse_existing([output], overwrite)
+    _check_outputs(overwrite, [output])
+    backend_options = _options(options, taken=("backend", "psf", "tile", "workers"))
     image, keywords = _reading(images, **reading)
     with _progress("restoring") as progress:
-        operator = Restorer(backend, psf=_psf(psf), tile=tile, workers=workers, progress=progress, **_options(options))
+        operator = Restorer(backend, psf=_psf(psf), tile=tile, workers=workers, progress=progress, **backend_options)
         result = operator(image, rng=seed, **keywords)
     _write(result, output, overwrite)
     if diagnose:
@@ -297,9 +321,11 @@ def degrade(
     """Degrade IN as a worse instrument would have seen it; --psf is the PSF wanted."""
     from astrogan import Degrader
 
-    _refuse_existing([output], overwrite)
+    _check_outputs(overwrite, [output])
+    # A preset has no other way to be told these.
+    own = ("backend",) if preset else ("backend", "psf", "noise", "match", "rebin")
+    extra = _options(options, taken=(*own, "shared_band_noise"))
     image, keywords = _reading(images, **reading)
-    extra = _options(options)
     if preset:
         given = {"--backend": backend, "--psf": psf, "--noise": noise, "--add": not match, "--rebin": rebin != 1}
         if any(given.values()):
@@ -346,9 +372,9 @@ def deblend(images, output, overwrite, backend, positions, catalog, psf, seed, o
     """Take the blended sources in IN apart; OUTPUT holds sources, residual, segmentation and catalog."""
     from astrogan import Deblender
 
-    _refuse_existing([output, *([catalog] if catalog else [])], overwrite)
+    _check_outputs(overwrite, [output], [catalog] if catalog else [])
+    operator = Deblender(backend, **_options(options, taken=("backend", "psf")))
     image, keywords = _reading(images, **reading)
-    operator = Deblender(backend, **_options(options))
     result = operator(image, _positions(positions), psf=_psf(psf), rng=seed, **keywords)
     result.write(output, overwrite=overwrite)
     click.echo(output)
@@ -383,9 +409,9 @@ def translate(images, output, overwrite, backend, target, samples, psf, seed, op
     paths = [Path(output)]
     if samples > 1:
         paths = [paths[0].with_name(f"{paths[0].stem}-{i + 1}{paths[0].suffix}") for i in range(samples)]
-    _refuse_existing(paths, overwrite)
+    _check_outputs(overwrite, paths)
+    operator = Translator(backend, target=target, **_options(options, taken=("backend", "target", "psf")))
     image, keywords = _reading(images, **reading)
-    operator = Translator(backend, target=target, **_options(options))
     results = operator(image, psf=_psf(psf), n_samples=samples, rng=seed, **keywords)
     for path, result in zip(paths, results if samples > 1 else [results], strict=True):
         _write(result, path, overwrite)
@@ -414,7 +440,7 @@ def simulate(output, size, bands, seed, overwrite):
     folder = Path(output)
     files = [folder / name for name in ("field.fits", "truth.fits", "sharp.fits", "catalog.ecsv")]
     folder.mkdir(parents=True, exist_ok=True)
-    _refuse_existing(files, overwrite)
+    _check_outputs(overwrite, files[:3], files[3:])
     field = simulate_field((size, size), bands=tuple(bands.split(",")), seed=seed)
     for path, image in zip(files, (field.images, field.truth_images, field.truth_sharp_images), strict=False):
         _write(image, path, overwrite)
@@ -435,7 +461,7 @@ def evaluate(truth, images, hdu, unit, data_range, output, overwrite):
     from astrogan.bench.evaluate import evaluate_images
 
     if output:
-        _refuse_existing([output], overwrite)
+        _check_outputs(overwrite, tables=[output])
     table = evaluate_images(truth, images, hdu=_hdu(hdu), unit=unit, data_range=data_range)
     _show_table(table)
     if output:

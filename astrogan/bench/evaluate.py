@@ -34,12 +34,14 @@ def evaluate_images(truth, images, *, hdu=None, unit=None, data_range=None):
     Raises
     ------
     InputError, UnitError
-        If shapes or units differ.
+        If shapes or units differ, or ``data_range`` is not positive.
     """
     from astropy.table import Table
 
     from astrogan.metrics import psnr, ssim
 
+    if data_range is not None and not (np.isfinite(data_range) and data_range > 0):
+        raise InputError(f"data_range={data_range!r} must be positive, or None for that of the truth")
     reading = {name: value for name, value in (("hdu", hdu), ("unit", unit)) if value is not None}
     true = prepare(truth, **reading)
     rows = []

@@ -9,14 +9,19 @@ import threading
 import unicodedata
 import warnings
 from collections.abc import Mapping
+from copy import copy
+from functools import lru_cache
 
 import numpy as np
 
 from astrogan.exceptions import UnitError
 
-__all__ = ["is_wcs_keyword", "parse_unit", "quiet", "safe_header", "unit_text"]
+__all__ = ["SATURATION", "is_wcs_keyword", "parse_unit", "quiet", "safe_header", "unit_text"]
 
 logger = logging.getLogger("astrogan")
+
+SATURATION = ("SATURATE", "SATLEVEL", "SATURVAL", "ESATUR")
+"""Keywords that tell the level at which pixels saturate, the most common first."""
 
 # Keywords that describe how one file stores its pixels; they are wrong in any other file.
 _STRUCTURAL = re.compile(
@@ -97,7 +102,7 @@ def safe_header(meta):
                 for line in _ascii(value, lines=True):
                     header.append(fits.Card(name, line), end=True)
                 continue
-            card = _card(fits, name, _ascii(key).strip(), value, _ascii(comment))
+            card = _card(name, _ascii(key).strip(), value, _ascii(comment))
             if card is None:
                 logger.debug("header keyword %r cannot be kept in FITS: %.60r", key, value)
             else:
@@ -132,11 +137,17 @@ def _entries(meta):
             yield key, value, ""
 
 
-def _card(fits, name, key, value, comment):
-    """The first form of the entry that FITS takes, or `None`."""
+def _card(name, key, value, comment):
+    """The first form of the entry that FITS takes, or `None`; a new card, because headers change theirs in place."""
     value = _fits_value(value)
-    if not name:
-        return None
+    # repr: 0.0 and -0.0 are equal, but not the same card.
+    return copy(_proven_card(name, key, value, comment, repr(value))) if name else None
+
+
+@lru_cache(maxsize=4096)  # proving a card is slow, and the parts of one image have the same ones
+def _proven_card(name, key, value, comment, _repr):
+    from astropy.io import fits
+
     plain = _PLAIN_KEY.fullmatch(name)
     forms = [(value, comment), (value, "")]
     if isinstance(value, str):  # quotes before a slash are not read back; keys leave less room than they seem to
@@ -282,6 +293,7 @@ def parse_unit(text):
     raise UnitError(f"unit={text!r} is not known to astropy.units; give one such as 'adu', 'electron' or 'nmgy'")
 
 
+@lru_cache(maxsize=256)
 def unit_text(unit):
     """How to write a unit into BUNIT: in FITS' own spelling where that says the same."""
     from astropy import units as u

@@ -286,6 +286,8 @@ def clean_kernel(array, *, recentre=True, name="psf", remarks=None):
 
 def checked(array, name="psf", remarks=None):
     """``array`` as float64 (ny, nx), or a `PSFError` that says why it is no PSF."""
+    if np.iscomplexobj(array):
+        raise PSFError(f"{name} has complex values; a PSF is real: give its absolute value or its real part")
     kernel = np.array(array, dtype=np.float64)
     if kernel.ndim != 2 or kernel.size == 0:
         raise PSFError(f"{name} has shape {kernel.shape}; a kernel is a 2-D array with an odd number of pixels a side")

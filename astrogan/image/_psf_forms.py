@@ -259,8 +259,8 @@ def _from_quantity(psf, context, name):
 def _needed_scale(context, name, psf):
     if context.pixel_scale is None:
         raise PSFError(
-            f"{name}={psf} is an angle, but the image has no WCS to tell its pixel scale; give pixel_scale= (arcsec "
-            "per pixel), or the FWHM in pixels"
+            f"{name}={psf} is an angle, but the image has no WCS to tell its pixel scale; give pixel_scale= "
+            "(--pixel-scale) in arcsec per pixel, or the FWHM in pixels"
         )
     return context.pixel_scale
 

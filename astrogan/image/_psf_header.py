@@ -55,17 +55,20 @@ def without_psf_keywords(meta, *, widths=True):
     meta : dict or `astropy.io.fits.Header`
         Left as it is.
     widths : bool
-        Whether FWHMs go as well as the PSFs that are given in pixels; not so where only the pixels changed.
+        Whether FWHMs in arcsec go as well as the PSFs that are given in pixels; not so where only the pixels changed.
 
     Returns
     -------
     Same type as ``meta``.
     """
-    stale = [k for k in meta if re.fullmatch(r"PSF_P\d+", str(k)) or (widths and str(k).upper() in _FWHM_KEYS)]
+    fwhm_keys = [key for name, key in _names(meta).items() if _tells_fwhm(name)]
+    stale = [key for key in meta if re.fullmatch(r"PSF_P\d+", str(key))]
+    stale += [key for key in fwhm_keys if widths or _in_pixels(_unit_of(meta, key))]
+    stale += [key for key in meta if widths and str(key).upper().endswith("FWHMBETA")]
     if not stale:
         return meta
     out = meta.copy()
-    for key in stale:
+    for key in dict.fromkeys(stale):
         del out[key]
     return out
 
@@ -140,18 +143,38 @@ def _sdss_mixture(header):
 
 def _fwhm_keyword(header, pixel_scale):
     """(keyword, FWHM in pixels) of the most trusted usable keyword, or (None, None)."""
-    plain = {}
-    for key in header:
-        name = re.sub(r"[ .\-]+", "_", str(key).upper()).removeprefix("HIERARCH_")
-        if not any(word in name for word in _NOT_THE_IMAGE):
-            plain.setdefault(name, key)
+    plain = _names(header)
     for wanted in _FWHM_KEYS:
-        names = [n for n in plain if n == wanted or (len(n) > 8 and n.endswith("_" + wanted))]
+        names = [name for name in plain if _tells_fwhm(name, (wanted,))]
         for name in sorted(names, key=len):
             fwhm = _fwhm_in_pixels(header, plain[name], pixel_scale)
             if fwhm is not None:
                 return plain[name], fwhm
     return None, None
+
+
+def _names(header):
+    """Keywords by a plain spelling of theirs, HIERARCH ones included; those that speak of the image itself."""
+    plain = {}
+    for key in header:
+        name = re.sub(r"[ .\-]+", "_", str(key).upper()).removeprefix("HIERARCH_")
+        if not any(word in name for word in _NOT_THE_IMAGE):
+            plain.setdefault(name, key)
+    return plain
+
+
+def _tells_fwhm(name, words=_FWHM_KEYS):
+    return any(name == word or (len(name) > 8 and name.endswith("_" + word)) for word in words)
+
+
+def _unit_of(header, key):
+    """What says the unit of a width: its own, or the comment."""
+    value = header[key]
+    return str(value.unit) if hasattr(value, "unit") else _comment(header, key).lower()
+
+
+def _in_pixels(unit):
+    return bool(re.search(r"\bpix", unit) and not re.search(r"arcsec|\"|''", unit))
 
 
 def _beta(header):
@@ -168,17 +191,15 @@ def _beta(header):
 
 
 def _fwhm_in_pixels(header, key, pixel_scale):
-    value = header[key]
-    unit = _comment(header, key).lower()
-    if hasattr(value, "unit"):
-        unit, value = str(value.unit), value.value
+    unit, value = _unit_of(header, key), header[key]
+    value = getattr(value, "value", value)
     if isinstance(value, (bool, np.bool_)):
         return None
     try:
         value = float(value)
     except (TypeError, ValueError):
         return None
-    if re.search(r"\bpix", unit) and not re.search(r"arcsec|\"|''", unit):
+    if _in_pixels(unit):
         return value if _RANGE_PIXEL[0] <= value <= _RANGE_PIXEL[1] else None
     if re.search(r"\bdeg", unit):
         value *= 3600

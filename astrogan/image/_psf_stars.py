@@ -102,7 +102,7 @@ def estimate_psf(data, *, valid=None, variance=None, size=None, max_stars=100):
 def _too_few(n, shape):
     return PSFError(
         f"only {n} usable stars (isolated, unsaturated, of one shape) were found in data of {shape[0]} x {shape[1]} "
-        f"pixels, {MIN_STARS} are needed: give the PSF with psf= (a FWHM, a kernel, or a model)"
+        f"pixels, {MIN_STARS} are needed: give psf= (--psf), a FWHM such as 1.2*u.arcsec, a kernel, or a model"
     )
 
 

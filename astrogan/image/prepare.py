@@ -11,6 +11,7 @@ import numpy as np
 
 from astrogan.api import Observation
 from astrogan.exceptions import InputError, PSFError, UnitError
+from astrogan.image._headers import SATURATION, parse_unit
 
 __all__ = ["Form", "Prepared", "prepare"]
 
@@ -113,7 +114,7 @@ def prepare(
         Any form that `~astrogan.image.psf.as_psf` takes. Default: the image's own ``psf``, else the header's, else,
         where ``needs_psf``, one built from the image's stars.
     unit : str or `~astropy.units.Unit`, optional
-        Unit of an image that names none.
+        Unit of an image that names none; for a file it takes precedence over BUNIT.
     hdu : int or str, optional
         HDU of a file.
     uncertainty : optional
@@ -141,7 +142,7 @@ def prepare(
     InputError
         If the image is of no such form, bands differ in shape or grid, or a band has no valid pixel.
     UnitError
-        If a file has no unit and none is given, or bands differ in unit.
+        If a file has no unit and none is given, bands differ in unit, or ``unit`` is not that of the image.
     PSFError
         If a PSF is needed, none is given and none can be estimated.
     """
@@ -173,10 +174,13 @@ def prepare(
     scale = _power_of_two(data, valid)
     if scale != 1:
         data = data / scale
-        variance = None if variance is None else variance / scale**2
+        variance = None if variance is None else variance / scale / scale
     if data.dtype != np.float32:
         with np.errstate(over="ignore", invalid="ignore"):
             valid &= np.isfinite(data.astype(np.float32))
+    if variance is not None:
+        with np.errstate(over="ignore"):
+            valid &= np.isfinite(variance.astype(np.float32))
     bands = _band_names(form, shape[0])
     _check_any_valid(valid, bands)
     filled = _filled(data, valid)
@@ -331,22 +335,22 @@ def _tolerance(sky):
 
 
 def _common_unit(images, unit):
-    from astropy import units as u
-
     units = {image.unit for image in images}
     if len(units) > 1:
         raise UnitError(f"bands have units {sorted(map(str, units))}; convert them to one (CCDData.convert_unit_to)")
     own = units.pop()
-    if own is not None or unit is None:
+    if unit is None:
         return own
-    try:
-        return u.Unit(unit)
-    except ValueError as error:
-        raise UnitError(f"unit={unit!r} is not known to astropy.units; e.g. 'adu', 'electron', 'nmgy'") from error
+    wanted = parse_unit(unit)
+    if own is not None and own != wanted:
+        raise UnitError(
+            f"unit={str(unit)!r} contradicts the image's own, {str(own)!r}; leave it out, or change the image's"
+        )
+    return wanted
 
 
 def _saturated(form, data, saturation, unit):
-    """Where pixels are saturated, grown by a pixel, or `None` if no level is given."""
+    """Where pixels are saturated, grown by two pixels, or `None` if no level is given."""
     if saturation is None:
         return None
     from astropy import units as u
@@ -357,9 +361,11 @@ def _saturated(form, data, saturation, unit):
     if isinstance(saturation, str):
         if saturation != "header":
             raise InputError(f"saturation={saturation!r} must be a number, a Quantity, 'header' or None")
-        level = _header_value(form, ("SATURATE", "SATLEVEL", "SATURVAL", "ESATUR"))
-        if level is None:
+        levels = [_header_value(image.meta, SATURATION) for image in form.images]
+        if None in levels:
             raise InputError("saturation='header' finds no SATURATE or SATLEVEL in the header; give the level itself")
+        levels = np.broadcast_to(levels, len(data))
+        return np.stack([saturation_mask(plane, level) for plane, level in zip(data, levels, strict=True)])
     if isinstance(level, u.Quantity):
         try:
             level = level.to_value(unit if unit is not None else u.dimensionless_unscaled)
@@ -370,12 +376,11 @@ def _saturated(form, data, saturation, unit):
     return np.stack([saturation_mask(plane, float(level)) for plane in data])
 
 
-def _header_value(form, keys):
-    for image in form.images:
-        for key in keys:
-            value = image.meta.get(key) if hasattr(image.meta, "get") else None
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
+def _header_value(meta, keys):
+    for key in keys:
+        value = meta.get(key) if hasattr(meta, "get") else None
+        if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
+            return float(value)
     return None
 
 
@@ -419,6 +424,9 @@ def _power_of_two(data, valid):
     sample = np.abs(data.ravel()[::step][valid.ravel()[::step]], dtype=np.float64)
     sample = sample if sample.size else np.abs(data[valid], dtype=np.float64)
     bright = np.quantile(sample, 0.999, method="lower") if sample.size else 0.0
+    if bright == 0 and (data != 0).any():
+        # A few points of light on an empty sky: the brightest counts.
+        bright = float(np.abs(data[valid], dtype=np.float64).max(initial=0))
     if bright == 0 or _SMALLEST < bright < _LARGEST:
         return 1.0
     return float(2.0 ** np.floor(np.log2(bright)))
@@ -550,8 +558,8 @@ def _psf_of_stars(data, valid, variance, shape):
             )
         except PSFError as error:
             raise PSFError(
-                f"the method needs a PSF; none is given, the header has none, and none could be built from the "
-                f"image's stars ({error}): give psf=, e.g. psf=1.2*u.arcsec"
+                f"the method needs a PSF; none is given, the header has none, and none can be built from the image's "
+                f"stars: {error}"
             ) from error
     stars = min(getattr(model, "n_stars", 0) or 0 for model in models)
     return as_psf(models, n_bands=len(data), shape=shape), f"built from the image's stars (at least {stars} a band)"

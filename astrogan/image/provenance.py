@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-__all__ = ["KEYWORDS", "add_provenance", "describe"]
+__all__ = ["KEYWORDS", "add_provenance", "describe", "without_stale_keywords"]
 
 KEYWORDS = {
     "AGVERS": "astrogan version",
@@ -28,6 +28,40 @@ KEYWORDS = {
 
 # What an earlier step said of itself is in HISTORY; these two stay true.
 _OF_ONE_STEP = set(KEYWORDS) - {"AGBANDS", "AGLINEAR"}
+
+
+_PIXEL_SCALES = ("PIXSCALE", "PIXSCAL1", "PIXSCAL2", "SECPIX", "SECPIX1", "SECPIX2")
+
+
+def without_stale_keywords(meta, *, widths=True, regridded=False, pixel_scale=None):
+    """A header without what an operation on the pixels made untrue: PSF, saturation level, pixel scale.
+
+    Parameters
+    ----------
+    meta : dict or `astropy.io.fits.Header`
+        Left as it is.
+    widths : bool
+        Whether the PSF changed on the sky; else only what is said of it in pixels goes.
+    regridded : bool
+        Whether the pixels are others.
+    pixel_scale : float, optional
+        Arcsec per pixel of those, written to PIXSCALE where the header has it.
+
+    Returns
+    -------
+    Same type as ``meta``.
+    """
+    from astrogan.image._headers import SATURATION
+    from astrogan.image.psf import without_psf_keywords
+
+    out = copy.copy(without_psf_keywords(meta, widths=widths))
+    had_scale = "PIXSCALE" in out
+    for key in SATURATION + (_PIXEL_SCALES if regridded else ()):
+        if key in out:
+            del out[key]
+    if regridded and had_scale and pixel_scale is not None:
+        out["PIXSCALE"] = float(f"{pixel_scale:.8g}")  # a scale from a WCS has rounding errors
+    return out
 
 
 def describe(value):

@@ -15,11 +15,9 @@ from astrogan.exceptions import ImageReadError, InputError, UnitError
 from astrogan.image._fits_file import FitsFile, file_kind, header_value
 from astrogan.image._fits_image import distinct, read_fits_image
 from astrogan.image._hdu_roles import UNCERTAINTIES, band_of, science
-from astrogan.image._headers import parse_unit, safe_header
+from astrogan.image._headers import SATURATION, parse_unit, safe_header
 
 __all__ = ["read_bands", "read_image"]
-
-_SATURATION = ("SATURATE", "SATLEVEL", "SATURVAL", "ESATUR")
 
 
 def read_image(
@@ -272,7 +270,7 @@ def _saturated(image, level):
 
     given = level
     if isinstance(level, str):
-        values = [header_value(image.meta, key) for key in _SATURATION]
+        values = [header_value(image.meta, key) for key in SATURATION]
         level = next((v for v in values if isinstance(v, int | float) and not isinstance(v, bool)), None)
         if level is None:
             raise InputError("saturation='header' finds no SATURATE or SATLEVEL in the header; give the level itself")

@@ -201,14 +201,15 @@ def write_image(image, path, *, overwrite=False):
     ...     read_image(path).unit
     Unit("adu")
     """
-    _check_fits_name(path)
+    check_fits_name(path)
     hdus = _hdus(image)
     with atomic_path(path, overwrite=overwrite) as temporary, _stream(temporary) as stream:
         for header, array in hdus:
             _write_hdu(stream, header, array)
 
 
-def _check_fits_name(path):
+def check_fits_name(path):
+    """Refuse names that are not those of FITS files."""
     name = Path(path).name.lower() if isinstance(path, str | os.PathLike) else ""
     if name.endswith(_PICTURES):
         raise ImageWriteError(
@@ -474,9 +475,7 @@ def write_table(table, path, *, overwrite=False):
     """
     from astrogan.image._headers import quiet, safe_header
 
-    suffix = Path(path).suffix.lower() if isinstance(path, str | os.PathLike) else ""
-    if suffix not in _TABLES:
-        raise ImageWriteError(f"path={str(path)!r}: tables are written as {', '.join(_TABLES)}; .ecsv keeps everything")
+    suffix = check_table_name(path)
     out = table.copy(copy_data=False)
     if suffix == ".fits":
         header = safe_header(table.meta)
@@ -489,6 +488,14 @@ def write_table(table, path, *, overwrite=False):
             raise InputError(
                 f"table cannot be written as {suffix} ({' '.join(str(error).split())[:200]}); .ecsv keeps everything"
             ) from error
+
+
+def check_table_name(path):
+    """The suffix of a table's path, once it is one that tables are written with."""
+    suffix = Path(path).suffix.lower() if isinstance(path, str | os.PathLike) else ""
+    if suffix not in _TABLES:
+        raise ImageWriteError(f"path={str(path)!r}: tables are written as {', '.join(_TABLES)}; .ecsv keeps everything")
+    return suffix
 
 
 def _ascii_columns(table):

@@ -113,9 +113,9 @@ class DeblendResult:
         ImageWriteError
             If the name is not that of a FITS file, the file exists, or it cannot be written.
         """
-        from astrogan.image.write import _check_fits_name, atomic_path
+        from astrogan.image.write import atomic_path, check_fits_name
 
-        _check_fits_name(path)
+        check_fits_name(path)
         with atomic_path(path, overwrite=overwrite) as temporary:
             _hdus(self).writeto(temporary, overwrite=True)
 

@@ -11,6 +11,7 @@ from astrogan.api import Observation
 from astrogan.exceptions import BackendError, InputError, PSFError, PSFWarning, UnitError
 from astrogan.image.finish import KEEP, finish
 from astrogan.image.prepare import prepare
+from astrogan.image.provenance import without_stale_keywords
 from astrogan.operators._degrader_frame import (
     Frame,
     as_arcsec,
@@ -226,6 +227,12 @@ class Degrader(Operator):
     def _recipe(cls, *, fwhm=None, noise_ratio=2.0, shared_band_noise=True, **options):
         from astropy import units as u
 
+        for name, own in (("psf", "fwhm"), ("noise", "noise_ratio"), ("match", None), ("backend", None)):
+            if name in options:
+                raise InputError(
+                    f"{name}={options[name]!r}: the 2017 recipe {f'calls it {own}' if own else 'sets that'}; "
+                    f"{'give that' if own else 'leave it out'}"
+                )
         options.setdefault("independent", not shared_band_noise)
         fwhm = 1.8 * u.arcsec if fwhm is None else fwhm
         return cls(fwhm, noise_ratio, match=False, backend="galaxygan2017", **options)
@@ -268,7 +275,7 @@ class Degrader(Operator):
         estimate = self._run(backend, observation, rng=generator)
         self._check_estimate(estimate, shape)
         self._warn_no_uncertainty(prepared.had_uncertainty, estimate.variance)
-        prepared = _relabelled(prepared, backend)
+        prepared = _relabelled(_with_true_header(prepared, backend), backend)
         mask = estimate.flags
         if mask is None:
             mask = ~observation.valid if shape == observation.shape else None
@@ -398,8 +405,8 @@ class Degrader(Operator):
                 raise
             raise PSFError(
                 "match=True brings the image from its own PSF to psf, and its own is neither given nor in its header, "
-                "and cannot be built from its stars: give it at the call, psf=1.2*u.arcsec, or use match=False, which "
-                "blurs on top of the seeing that is there"
+                "and cannot be built from its stars: give it at the call, psf=1.2*u.arcsec (--source-psf), or use "
+                "match=False (--add), which blurs on top of the seeing that is there"
             ) from error
 
     def _wants_factor(self):
@@ -657,6 +664,22 @@ def _stacked(kernels):
     """Kernels of several odd sizes as one (band, k, k) array."""
     size = max(len(kernel) for kernel in kernels)
     return np.stack([np.pad(kernel, (size - len(kernel)) // 2) for kernel in kernels]).astype(np.float32)
+
+
+def _with_true_header(prepared, backend):
+    """The image without what its header says of the PSF, saturation and pixels that it has no longer."""
+    rebin = getattr(backend, "rebin", 1)
+    blurs = getattr(backend, "psf", True) is not None
+    cuts = getattr(backend, "saturation", None) is not None
+    if not (blurs or cuts) and rebin == 1:
+        return prepared
+    arcsec = prepared.observation.pixel_scale
+    arcsec = None if arcsec is None else float(arcsec * rebin)
+    true = {"widths": blurs, "regridded": rebin != 1, "pixel_scale": arcsec}
+    notes = prepared.notes
+    if rebin != 1 and arcsec is not None and prepared.celestial is None:
+        notes = notes | {"PIXSCALE": arcsec}
+    return prepared.replace(meta=tuple(without_stale_keywords(meta, **true) for meta in prepared.meta), notes=notes)
 
 
 def _relabelled(prepared, backend):

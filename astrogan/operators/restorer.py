@@ -98,7 +98,7 @@ class Restorer(Operator):
         BackendError
             If the backend breaks its contract.
         """
-        from astrogan.image.psf import without_psf_keywords
+        from astrogan.image.provenance import without_stale_keywords
         from astrogan.image.tiling import run_tiled
 
         seed, generator = rng, as_generator(rng)
@@ -122,7 +122,7 @@ class Restorer(Operator):
             mask |= estimate.flags
         same_psf = getattr(self.backend, "keeps_psf", False)
         if not same_psf:
-            prepared = prepared.replace(meta=tuple(without_psf_keywords(meta) for meta in prepared.meta))
+            prepared = prepared.replace(meta=tuple(without_stale_keywords(meta) for meta in prepared.meta))
         return finish(
             prepared,
             estimate.data,
@@ -156,6 +156,8 @@ class Restorer(Operator):
         InputError
             If the shapes differ.
         """
+        from dataclasses import replace
+
         from astrogan.operators.diagnostics import diagnose
 
         before = prepare(
@@ -174,7 +176,8 @@ class Restorer(Operator):
         if before.unit != after.unit and before.unit is not None:
             raise InputError(f"restored has unit {after.unit}; observed has {before.unit}: convert one of them")
         data = after.observation.data * np.float32(after.scale / before.scale)
-        return diagnose(before.observation, data, before.psf.kernels)
+        report = diagnose(before.observation, data, before.psf.kernels)
+        return replace(report, variance_estimated=not before.had_uncertainty)
 
     def _prepare(self, image, psf, reading):
         return prepare(

@@ -15,7 +15,7 @@ from astrogan.api import Target
 from astrogan.exceptions import InputError, PSFError, PSFWarning, UnitError, WCSError
 from astrogan.image.finish import finish
 from astrogan.image.prepare import prepare
-from astrogan.image.psf import without_psf_keywords
+from astrogan.image.provenance import without_stale_keywords
 from astrogan.image.wcs import (
     celestial,
     local_scale,
@@ -219,8 +219,9 @@ class Translator(Operator):
         notes = self._notes(seed, info) | {"AGTARGET": self.target.name or "grid given"}
         if target.pixel_scale is not None and wcs is None:
             notes["PIXSCALE"] = float(target.pixel_scale)
+        true = {"widths": matched, "regridded": True, "pixel_scale": target.pixel_scale}
         return finish(
-            prepared.replace(meta=tuple(without_psf_keywords(meta, widths=matched) for meta in prepared.meta)),
+            prepared.replace(meta=tuple(without_stale_keywords(meta, **true) for meta in prepared.meta)),
             data,
             variance=variance,
             mask=np.zeros(np.shape(data), bool) if estimate.flags is None else estimate.flags,
@@ -513,7 +514,8 @@ def _key_of(band, mapping, what):
     if len(set(words)) == 1:
         return keys[folded[words[0]]]
     raise InputError(
-        f"bands: the image's band {band!r} is none of the target's {what}, {', '.join(keys)}; say which with bands="
+        f"bands: the image's band {band!r} is none of those of the target's {what}: {', '.join(keys)}; say which it is "
+        f"with bands=, e.g. bands={next(iter(keys))!r}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -10,6 +11,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
@@ -82,7 +84,9 @@ class Backend:
         module, _, attribute = self.spec.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # see Registry._add_plugin
             raise PluginError(
                 f"{self.spec.role} {self.spec.name!r} of distribution {self.distribution!r} cannot be imported from "
                 f"{self.spec.target!r}: {type(error).__name__}: {error}"
@@ -120,8 +124,11 @@ class Registry:
     def _add_plugin(self, distribution, version, load):
         """Register what one plugin brings; whatever goes wrong stays with that plugin."""
         try:
-            specs = _specs_of(load(), distribution)
-        except Exception as error:
+            with contextlib.redirect_stdout(sys.stderr):  # standard output may be a table that is read on
+                specs = _specs_of(load(), distribution)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may call sys.exit(), too
             self._fail(Failure(distribution, version, f"{type(error).__name__}: {error}", error))
             return
         taken = set()
@@ -256,7 +263,7 @@ def _refusal(spec, taken):
     """Why a spec cannot be registered, or `None`."""
     if not isinstance(spec, BackendSpec):
         return f"astrogan_backends() returned {spec!r}, which is no BackendSpec"
-    if spec.api != API_VERSION:
+    if spec.api is True or spec.api != API_VERSION:
         return f"it is written for api={spec.api!r}; this astrogan has api={API_VERSION}: update one of the two"
     if (spec.role, spec.name) in taken:
         return f"it registers {spec.role} {spec.name!r} twice"
@@ -295,7 +302,8 @@ def _normalise(name):
 
 def _installed(package):
     try:
-        return importlib.util.find_spec(package) is not None
+        # Of a.b only a is looked for: to find b, a would be imported, and a listing is to import nothing heavy.
+        return importlib.util.find_spec(package.partition(".")[0]) is not None
     except (ImportError, ValueError):
         return False
 
