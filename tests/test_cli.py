@@ -250,3 +250,47 @@ def test_an_interrupt_leaves_the_old_output(folder, tmp_path):
     assert process.returncode not in (0, 1)
     assert out.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["big.fits", "out.fits"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (["restore", "g.fits", "-o", "o.fits", "--psf", "3"], "psf=2"),
+        (["restore", "g.fits", "-o", "o.fits", "--psf", "3"], "backend=wiener"),
+        (["restore", "g.fits", "-o", "o.fits", "--psf", "3"], "progress=5"),
+        (["degrade", "g.fits", "-o", "o.fits", "--add", "--psf", "3"], "rebin=2"),
+        (["deblend", "g.fits", "-o", "o.fits"], "self=2"),
+        (["translate", "g.fits", "-o", "o.fits", "--target", "sdss"], "target=2"),
+    ],
+)
+def test_backend_options_do_not_collide_with_the_commands_own(capsys, folder, tmp_path, monkeypatch, argv, option):
+    monkeypatch.chdir(tmp_path)
+    argv = [str(folder / a) if a == "g.fits" else a for a in argv]
+    status, _, errors = run(capsys, *argv, "-O", option)
+    assert status == 2
+    assert f"--option '{option}': {option.split('=')[0]} is no option of a backend" in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("outputs", "status", "message"),
+    [
+        (["-o", "o.png"], 1, "a picture holds neither the flux nor the WCS"),
+        (["-o", "o.fits", "--catalog", "c.txt"], 1, "tables are written as"),
+        (["-o", "o.fits", "--catalog", "./o.fits"], 2, "is to be written twice"),
+    ],
+)
+def test_names_of_outputs_are_checked_before_the_work(capsys, folder, tmp_path, monkeypatch, outputs, status, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("astrogan.Deblender", lambda *_, **__: pytest.fail("the work began"))
+    done, _, errors = run(capsys, "deblend", folder / "g.fits", *outputs, "--overwrite")
+    assert done == status
+    assert message in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf"])
+def test_evaluate_refuses_a_range_that_is_none(capsys, folder, value):
+    status, _, errors = run(capsys, "evaluate", folder / "g.fits", folder / "r.fits", "--data-range", value)
+    assert status == 1
+    assert f"data_range={float(value)} must be positive" in errors

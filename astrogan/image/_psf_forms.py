@@ -213,7 +213,8 @@ def _from_one(psf, context, name):
     if callable(psf) and not isinstance(psf, type):
         return _from_callable(psf, context, name)
     try:
-        array = np.asarray(psf, dtype=np.float64)
+        array = np.asarray(psf)
+        array = array if array.dtype.kind == "c" else array.astype(np.float64)
     except (TypeError, ValueError):
         array = None
     if psf is None or array is None or isinstance(psf, (bool, np.bool_)) or array.ndim == 1:

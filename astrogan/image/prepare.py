@@ -371,7 +371,7 @@ def _saturated(form, data, saturation, unit):
             level = level.to_value(unit if unit is not None else u.dimensionless_unscaled)
         except u.UnitConversionError as error:
             raise UnitError(f"saturation={saturation} does not convert to the image's unit {unit}") from error
-    if not np.isscalar(level) or not np.isfinite(level):
+    if isinstance(level, bool) or not np.isscalar(level) or not np.isfinite(level):
         raise InputError(f"saturation={saturation!r} must be one finite number")
     return np.stack([saturation_mask(plane, float(level)) for plane in data])
 
@@ -395,10 +395,14 @@ def _stack_variance(form, shape, unit, uncertainty, uncertainty_type):
         if uncertainty_type not in (None, *kinds):
             raise InputError(f"uncertainty_type={uncertainty_type!r} must be one of {', '.join(kinds)}")
         if not isinstance(uncertainty, NDUncertainty):
-            array = np.asarray(uncertainty, dtype=np.float64)
+            own_unit = getattr(uncertainty, "unit", None)
+            try:
+                array = np.asarray(getattr(uncertainty, "value", uncertainty), dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError("uncertainty must be an array of numbers, or an NDUncertainty") from error
             if array.shape not in (shape, shape[1:]):
                 raise InputError(f"uncertainty has shape {array.shape}; it must be {shape[1:]} or {shape}")
-            uncertainty = kinds[uncertainty_type or "std"](np.broadcast_to(array, shape))
+            uncertainty = kinds[uncertainty_type or "std"](np.broadcast_to(array, shape), unit=own_unit)
         variance, bad = variance_of(uncertainty, shape, unit)
         return variance, bad, True
     own = [image.uncertainty for image in form.images]

@@ -54,7 +54,7 @@ def without_stale_keywords(meta, *, widths=True, regridded=False, pixel_scale=No
     from astrogan.image._headers import SATURATION
     from astrogan.image.psf import without_psf_keywords
 
-    out = copy.copy(without_psf_keywords(meta, widths=widths))
+    out = copy.copy(without_psf_keywords(meta, widths=widths) if widths or regridded else meta)
     had_scale = "PIXSCALE" in out
     for key in SATURATION + (_PIXEL_SCALES if regridded else ()):
         if key in out:

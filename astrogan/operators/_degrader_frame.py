@@ -45,7 +45,7 @@ class Frame:
         """A number or Quantity in the flux of the observation."""
         if value is None:
             return None
-        number = self.in_unit(name, value) if hasattr(value, "unit") else np.asarray(value, float)
+        number = self.in_unit(name, value) if hasattr(value, "unit") else as_numbers(value, name)
         return number / self.scale
 
     def nanomaggies(self, zero_point, what):
@@ -122,6 +122,13 @@ def as_arcsec(value, name):
     if not (np.isfinite(number) and number > 0):
         raise InputError(f"{name}={value!r} must be positive")
     return number
+
+
+def as_numbers(value, name):
+    try:
+        return np.asarray(value, float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}={value!r} must be a number, a Quantity, or one per band") from error
 
 
 def as_seconds(exposure):

@@ -15,6 +15,7 @@ from astrogan.image.provenance import without_stale_keywords
 from astrogan.operators._degrader_frame import (
     Frame,
     as_arcsec,
+    as_numbers,
     as_seconds,
     fwhm_pixels,
     listed,
@@ -522,8 +523,8 @@ class Degrader(Operator):
         if hasattr(gain, "unit"):
             gain = frame.electrons_per_unit(gain, self.exposure)
         elif self.exposure is not None:
-            gain = np.asarray(gain, float) * as_seconds(self.exposure)
-        return np.asarray(gain, float)
+            gain = as_numbers(gain, "gain") * as_seconds(self.exposure)
+        return as_numbers(gain, "gain")
 
     def _sky(self, frame, filters, gain, rebin):
         """Electrons per output pixel."""

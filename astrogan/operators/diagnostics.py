@@ -45,7 +45,8 @@ class Diagnostics:
     out_of_range : float, optional
         How far the image lies outside what a learned method was trained on; `None` for classic methods.
     variance_estimated : bool
-        The observation had no variance; a robust constant one a band was taken from its own pixel-to-pixel scatter.
+        The image came without an uncertainty. Its noise was measured on the image itself and is that of the sky, so
+        that bright sources, which have photon noise besides, show a larger chi^2 than they should.
 
     Notes
     -----

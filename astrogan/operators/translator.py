@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
 import warnings
@@ -28,6 +29,10 @@ from astrogan.image.wcs import (
 from astrogan.operators.base import Operator, as_generator
 
 __all__ = ["TargetSpec", "Translator"]
+
+
+_MOST_PIXELS = 2**30
+"""Of a target: as many as are read of a file."""
 
 
 @dataclass(frozen=True)
@@ -345,6 +350,7 @@ def _target(spec, prepared, bands, zero_point):
         factor, scale = _factor(spec, observation)
         shape = spec.shape or tuple(max(1, int(np.ceil(n * factor - 1e-6))) for n in shape_in)
         to_input, to_output = _about_the_centre(factor, shape_in, shape)
+        _check_size_of_target(shape, spec)
         sky = rescale_wcs(prepared.celestial, factor, shape_in, shape, anchor="centre")
         ratio = factor**-2
     target = Target(
@@ -371,8 +377,18 @@ def _through_the_sky(spec, sky_in):
     shape = spec.shape or sky.array_shape
     if shape is None:
         raise InputError("target: its WCS has no size; give TargetSpec(wcs=..., shape=(y, x))")
+    _check_size_of_target(shape, spec)
     sky.pixel_shape = shape[::-1]
     return shape, pixel_mapping(sky, sky_in), pixel_mapping(sky_in, sky), sky
+
+
+def _check_size_of_target(shape, spec):
+    if shape[0] * shape[1] > _MOST_PIXELS:
+        scale = "" if spec.pixel_scale is None else f" at pixel_scale={spec.pixel_scale:.6g} arcsec"
+        raise InputError(
+            f"target has {shape[0]} x {shape[1]} pixels{scale}, more than {_MOST_PIXELS}; check its units, or give a "
+            "smaller shape="
+        )
 
 
 def _scale_at(sky, x, y, default):
@@ -427,8 +443,8 @@ def _noise(spec, prepared, bands, zero_point, scale, ratio):
     for number, (value, band) in enumerate(zip(noise, bands, strict=True)):
         if hasattr(value, "unit"):
             value = _in_unit(value, prepared.unit, _of_band(zero_point, number, band), spec, scale)
-        if not (np.isfinite(value) and value >= 0):
-            raise InputError(f"noise={value!r} of the target must be zero or positive")
+        if not (isinstance(value, numbers.Real) and np.isfinite(value) and value >= 0):
+            raise InputError(f"noise={value!r} of the target must be a number, zero or positive")
         values.append(float(value))
     values = np.array(values) / prepared.scale
     # A backend reckons in flux a pixel; for surface brightnesses its flux is per area of an input pixel.

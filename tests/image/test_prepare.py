@@ -329,3 +329,66 @@ def test_variance_under_the_mask_is_that_of_the_rest():
     sigma = np.where(mask, 1e9, 1e-3)
     image = CCDData(np.ones((16, 20)), unit="adu", mask=mask, uncertainty=StdDevUncertainty(sigma))
     np.testing.assert_allclose(prepare(image).observation.variance, 1e-6, rtol=1e-5)
+
+
+def test_saturation_from_headers_is_each_bands_own():
+    bright, faint = ccd(), ccd(seed=1)
+    for image, level in ((bright, 500.0), (faint, 200.0)):
+        image.data[5, 5], image.data[10, 15] = 1000.0, 300.0
+        image.meta["SATURATE"] = level
+    saturated = prepare([bright, faint], saturation="header").saturated
+    assert saturated[:, 5, 5].all()
+    assert not saturated[0, 10, 15]
+    assert saturated[1, 10, 15]
+    del faint.meta["SATURATE"]
+    with pytest.raises(InputError, match="saturation='header' finds no SATURATE"):
+        prepare([bright, faint], saturation="header")
+
+
+def test_unit_is_read_as_in_files_and_may_not_contradict():
+    image = NDData(np.ones((8, 9)))
+    assert prepare(image, unit="nanomaggies").unit == u.nmgy
+    assert prepare(ccd(), unit="adu").unit == u.adu
+    with pytest.raises(UnitError, match="unit='electron' contradicts the image's own, 'adu'"):
+        prepare(ccd(), unit="electron")
+    with pytest.raises(UnitError, match="unit='furlongs'"):
+        prepare(image, unit="furlongs")
+
+
+def test_a_single_star_in_small_units_on_an_empty_sky_keeps_its_variance():
+    data = np.zeros((64, 64))
+    data[30, 31] = 1e-20
+    image = CCDData(data, unit="adu", uncertainty=StdDevUncertainty(np.full(data.shape, 1e-22)))
+    prepared = prepare(image)
+    restored = finish(prepared, prepared.observation.data, variance=prepared.observation.variance)
+    np.testing.assert_allclose(restored.data, data, rtol=1e-6)
+    np.testing.assert_allclose(restored.uncertainty.array, 1e-22, rtol=1e-6)
+
+
+def test_a_variance_beyond_float32_is_no_weight():
+    image = ccd(uncertainty=VarianceUncertainty(np.full((16, 20), 1e-300)))
+    image.data *= 1e-200
+    with pytest.raises(InputError, match="no valid pixel in band '0'"):
+        prepare(image)
+    image = ccd(uncertainty=StdDevUncertainty(np.full((16, 20), 1e-120)))
+    image.data *= 1e-120
+    prepared = prepare(image)
+    deviation = np.sqrt(prepared.observation.variance.astype(float)) * prepared.scale
+    np.testing.assert_allclose(deviation, 1e-120, rtol=1e-6)
+
+
+def test_an_uncertainty_given_with_a_unit_is_converted():
+    image = ccd(unit="Jy")
+    prepared = prepare(image, uncertainty=np.full((16, 20), 20.0) * u.mJy)
+    np.testing.assert_allclose(prepared.observation.variance, 4e-4, rtol=1e-6)
+    ivar = prepare(image, uncertainty=np.full((16, 20), 4.0) / u.Jy**2, uncertainty_type="ivar")
+    np.testing.assert_allclose(ivar.observation.variance, 0.25, rtol=1e-6)
+    with pytest.raises(UnitError, match="uncertainty has unit s"):
+        prepare(image, uncertainty=np.ones((16, 20)) * u.s)
+    with pytest.raises(InputError, match="uncertainty must be an array of numbers"):
+        prepare(image, uncertainty=np.full((16, 20), "a"))
+
+
+def test_saturation_is_a_number_and_no_switch():
+    with pytest.raises(InputError, match="saturation=True must be one finite number"):
+        prepare(ccd(), saturation=True)

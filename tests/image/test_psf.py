@@ -674,3 +674,8 @@ class TestRealPSFs:
             model = as_psf(stack, n_bands=100)
         assert_is_psf(model, 100)
         assert np.all(np.abs(model.fwhm - 2.1) < 0.15)
+
+
+def test_complex_kernels_are_refused():
+    with pytest.raises(PSFError, match="psf has complex values"):
+        as_psf(np.ones((5, 5)) * (1 + 1j))

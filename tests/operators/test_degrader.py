@@ -645,3 +645,16 @@ def test_ngc_6976_in_three_bands(data_dir):
         assert corners.separation(same).deg.max() < 1e-10
         expected, noise = before.data[: 2 * ny, : 2 * nx].sum(), np.sqrt(after.uncertainty.array.sum())
         assert after.data.sum() == pytest.approx(expected, abs=4 * noise + 1e-3 * abs(expected))
+
+
+@pytest.mark.parametrize(("name", "word"), [("psf", "fwhm"), ("noise", "noise_ratio"), ("match", "leave it out")])
+def test_the_recipes_own_words_are_named(name, word):
+    with pytest.raises(InputError, match=f"{name}=1.5: the 2017 recipe .*{word}"):
+        Degrader.preset("galaxygan2017", **{name: 1.5})
+
+
+@pytest.mark.parametrize("name", ["gain", "saturation"])
+def test_levels_that_are_no_numbers_are_named(name):
+    image = CCDData(np.ones((16, 16)), unit="adu")
+    with pytest.raises(InputError, match=f"{name}='high' must be a number"):
+        Degrader(**{name: "high"})(image)

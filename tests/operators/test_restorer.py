@@ -267,6 +267,15 @@ def test_diagnose_tells_a_good_restoration_from_a_wrong_one(scene):
     assert not report.flags[0, 10, 75]
 
 
+def test_diagnose_says_where_the_noise_came_from(scene):
+    image = image_of(scene)
+    restorer = Restorer("wiener", psf=scene[2])
+    restored = restorer(image)
+    assert "noise estimated" not in restorer.diagnose(image, restored).summary()
+    image.uncertainty = None
+    assert "noise estimated" in restorer.diagnose(image, restored).summary()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -569,3 +569,19 @@ class TestRealImages:
             assert best.x[2] == pytest.approx(1, abs=0.06), name
             assert np.hypot(*best.x[:2]) < 1.0, name
             assert model(best.x)[galaxy].sum() == pytest.approx(sdss[galaxy].sum(), rel=0.03), name
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"pixel_scale": 0.2 / 3600}, "target has .* at pixel_scale=5.55556e-05 arcsec, more than"),
+        ({"pixel_scale": 0.1, "shape": (10**6, 10**6)}, "1000000 x 1000000 pixels at pixel_scale=0.1"),
+        ({"noise": "low"}, "noise='low' of the target must be a number"),
+        ({"noise": {}}, "the image's band '0' is none of the target's noise"),
+        ({"psf": {}}, "the image's band '0' is none of the target's psf"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused(spec, message):
+    image = CCDData(np.ones((32, 32)), unit="adu")
+    with pytest.raises(InputError, match=message):
+        Translator(target=TargetSpec(**spec), psf=3.0)(image, pixel_scale=0.2)

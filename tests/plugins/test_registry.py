@@ -225,3 +225,66 @@ def test_estimate_of_an_instance_runs():
     image = CCDData(np.arange(12.0).reshape(3, 4), unit="adu")
     out = Restorer(Doubler(3.0))(image)
     np.testing.assert_allclose(out.data, image.data * 3)
+
+
+class Abort(BaseException):
+    """Not an Exception."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), Abort("stop")])
+def test_a_plugin_that_wants_to_end_the_process_is_set_aside(error):
+    def load():
+        raise error
+
+    with pytest.warns(PluginWarning, match=f"plugin 'quitter' is set aside: {type(error).__name__}"):
+        registry = Registry([("quitter", "1", load), plugin("good", spec())])
+    assert [b.distribution for b in registry.backends] == ["good"]
+
+
+def test_a_plugin_can_still_be_interrupted():
+    def load():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Registry([("slow", "1", load)])
+
+
+def test_a_class_whose_module_exits_names_its_plugin(tmp_path, monkeypatch):
+    (tmp_path / "astrogan_test_exits.py").write_text("raise SystemExit(4)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry([plugin("quitter", spec(target="astrogan_test_exits:Method"))])
+    with pytest.raises(PluginError, match="distribution 'quitter' cannot be imported .* SystemExit: 4"):
+        registry.find("restorer", "doubler").load()
+
+
+def test_what_a_plugin_prints_does_not_reach_standard_output(capsys):
+    name, version, load = plugin("chatty", spec())
+
+    def chatter():
+        print("hello")
+        return load()
+
+    Registry([(name, version, chatter)])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "hello\n"
+
+
+def test_listing_imports_no_package_that_a_backend_requires(tmp_path, monkeypatch):
+    (tmp_path / "astrogan_test_heavy").mkdir()
+    (tmp_path / "astrogan_test_heavy" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry([plugin("heavy", spec(requires=("astrogan_test_heavy.part",)))])
+    assert registry.table()["status"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("requires", (1,)), ("requires", (None,)), ("requires", ("a..b",)), ("summary", None)]
+)
+def test_spec_fields_of_other_types_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field}=.* must be"):
+        spec(**{field: value})
+
+
+def test_a_summary_is_one_line():
+    assert spec(summary="two\n lines").summary == "two lines"
