@@ -93,15 +93,16 @@ def companion(hdus, image: Hdu, kinds) -> tuple[Hdu, str] | None:
     """The HDU that goes with an image, and its kind; the first of ``kinds`` that there is.
 
     A companion has the image's shape. Where a file holds several images, it stands behind its own, before the next;
-    where it holds one, anywhere. What names another image or band is not taken.
+    where it holds one, anywhere. What names another image or band is not taken. An HDU that is no image of the sky
+    itself (a residual, a model) has those that bear its name.
     """
     images = [hdu.index for hdu in science(hdus)]
-    if image.index not in images:
-        return None
     later = [index for index in images if index > image.index]
     first = image.index if len(images) > 1 else -1
     last = later[0] if later else len(hdus) + image.index
     near = [hdu for hdu in hdus if first < hdu.index < last and hdu.index != image.index and hdu.is_image]
+    if image.index not in images:
+        near = [hdu for hdu in hdus if hdu.is_image and image.name and role_of(hdu).stem.upper() == image.name.upper()]
     for kind in kinds:
         for hdu in near:
             role = role_of(hdu)

@@ -14,7 +14,7 @@ KEYWORDS = {
     "AGOPTS": "options of the backend",
     "AGSEED": "seed of the random numbers",
     "AGPSF": "where the PSF came from",
-    "AGFWHM": "[pix] FWHM of the PSF used, mean over bands",
+    "AGFWHM": "[pix] FWHM of the input's PSF, mean over bands",
     "AGVAR": "where the variance came from",
     "AGNBAD": "pixels masked on input",
     "AGNSAT": "pixels masked as saturated on input",

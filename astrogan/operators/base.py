@@ -135,7 +135,8 @@ class Operator:
         if isinstance(rng, numbers.Integral):
             notes["AGSEED"] = int(rng)
         if info:
-            notes["AGINFO"] = info
+            # What was measured is not worth 17 digits, and a header line is short.
+            notes["AGINFO"] = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in info.items()}
         return notes
 
     def _warn_no_uncertainty(self, had, variance):

@@ -71,6 +71,9 @@ class TargetSpec:
     name: str = ""
 
     def __post_init__(self):
+        for name in ("psf", "noise"):
+            if isinstance(getattr(self, name), Mapping) and not getattr(self, name):
+                raise InputError(f"{name}={getattr(self, name)!r} names no band; give one a band, or None")
         if self.wcs is not None and self.pixel_scale is not None:
             raise InputError(f"pixel_scale={self.pixel_scale!r} must be None when wcs is given; the WCS has its own")
         if self.wcs is not None and celestial(self.wcs) is None:

@@ -588,3 +588,30 @@ def test_a_backend_needs_no_segmentation():
     assert (result.segmentation[:, 29:] == 1).all()
     assert not result.residual.data.any()
     assert "steps=3" in str(result.residual.meta["AGINFO"])
+
+
+def test_every_image_of_a_result_comes_back_with_its_mask_uncertainty_and_psf(tmp_path):
+    y, x = np.mgrid[:40, :60]
+    flux = sum(f * np.exp(-((x - x0) ** 2 + (y - 20) ** 2) / 8) for f, x0 in ((100, 25), (50, 33)))
+    flux = flux + np.random.default_rng(0).normal(0, 0.5, flux.shape)
+    mask = np.zeros(flux.shape, bool)
+    mask[18:20, 27] = mask[2, 3] = True
+    image = CCDData(flux, unit="adu", mask=mask, uncertainty=StdDevUncertainty(np.full(flux.shape, 0.5)))
+    result = Deblender(psf=3.0)(image)
+    result.write(tmp_path / "result.fits")
+    for name, written in (
+        ("RESIDUAL", result.residual),
+        ("SOURCE_1", result.sources[0]),
+        ("MODEL_1", result.models[0]),
+        ("SOURCE_2", result.sources[1]),
+    ):
+        back = read_image(tmp_path / "result.fits", hdu=name)
+        np.testing.assert_array_equal(back.data, written.data)
+        np.testing.assert_array_equal(back.mask, written.mask)
+        assert (back.uncertainty is None) == (written.uncertainty is None) == (name == "MODEL_1")
+        if back.uncertainty is not None:
+            assert type(back.uncertainty) is type(written.uncertainty)
+            np.testing.assert_array_equal(back.uncertainty.array, written.uncertainty.array)
+        assert (back.psf is None) == (written.psf is None)
+        if back.psf is not None:
+            np.testing.assert_array_equal(back.psf, written.psf)

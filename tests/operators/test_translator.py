@@ -577,8 +577,8 @@ class TestRealImages:
         ({"pixel_scale": 0.2 / 3600}, "target has .* at pixel_scale=5.55556e-05 arcsec, more than"),
         ({"pixel_scale": 0.1, "shape": (10**6, 10**6)}, "1000000 x 1000000 pixels at pixel_scale=0.1"),
         ({"noise": "low"}, "noise='low' of the target must be a number"),
-        ({"noise": {}}, "the image's band '0' is none of the target's noise"),
-        ({"psf": {}}, "the image's band '0' is none of the target's psf"),
+        ({"noise": {}}, "noise={} names no band"),
+        ({"psf": {}}, "psf={} names no band"),
     ],
 )
 def test_targets_that_cannot_be_are_refused(spec, message):
