@@ -79,7 +79,7 @@ class BackendSpec:
         One line for the table of backends.
     requires : tuple of str
         Importable packages that the class needs beyond astrogan's own; a missing one is named in the table of
-        backends and in the error.
+        backends and in the error. They are looked for, not imported: of ``"a.b"`` only ``a``.
     api : int
         The contract's version, `API_VERSION`.
     citation : str

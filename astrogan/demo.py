@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .exceptions import AstroganError, ImageWriteError, InputError, MissingDependencyError
+from astrogan.exceptions import AstroganError, ImageWriteError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -586,7 +586,7 @@ class _Quiet(warnings.catch_warnings):
     """Methods without an uncertainty say so once each; in a demonstration of all of them that is noise."""
 
     def __enter__(self):
-        from .exceptions import AstroganWarning
+        from astrogan.exceptions import AstroganWarning
 
         entered = super().__enter__()
         warnings.simplefilter("ignore", AstroganWarning)

@@ -69,6 +69,16 @@ def test_restore_one_file(capsys, folder, tmp_path):
     assert restored.header["AGFWHM"] == pytest.approx(3.5, rel=0.02)
 
 
+def test_a_warning_is_said_once(capsys, folder, tmp_path):
+    axis = np.arange(15) - 6
+    fits.PrimaryHDU(np.exp(-(axis[:, None] ** 2 + axis**2) / 4)).writeto(tmp_path / "off.fits")
+    status, _, err = run(
+        capsys, "restore", folder / "g.fits", "-o", tmp_path / "out.fits", "--psf", tmp_path / "off.fits", "--diagnose"
+    )
+    assert status == 0
+    assert err.count("it was moved onto the middle pixel") == 1
+
+
 @pytest.mark.parametrize("psf", ["3.5", "3.5pix", '0.7"', "{folder}/psf.fits[KERNEL]", "{folder}/psf.fits[1]"])
 def test_psf_spellings(capsys, folder, tmp_path, psf):
     out = tmp_path / "out.fits"

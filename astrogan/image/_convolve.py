@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import InputError, PSFError
-from ._kernels import FWHM_PER_SIGMA, checked, padded_to, psf_fwhm, without_zero_borders
+from astrogan.exceptions import InputError, PSFError
+from astrogan.image._kernels import FWHM_PER_SIGMA, checked, padded_to, psf_fwhm, without_zero_borders
 
 DIRECT_SIZE = 5
 """Kernels up to this edge are summed directly: quicker than transforming the image twice."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..exceptions import PSFError, PSFWarning
-from ._kernels import LARGEST, clean_kernel, gaussian_psf, padded_to, render_profile, trim_psf
-from ._psf_model import GridPSF, PSFModel
+from astrogan.exceptions import PSFError, PSFWarning
+from astrogan.image._kernels import LARGEST, clean_kernel, gaussian_psf, padded_to, render_profile, trim_psf
+from astrogan.image._psf_model import GridPSF, PSFModel
 
 
 def as_psf(psf, *, n_bands=1, pixel_scale=None, shape=None, bands=None, recentre=True):

@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 
-from ..exceptions import PSFError
-from ._kernels import clean_kernel, moffat_psf, psf_fwhm
-from ._psf_model import PSFModel
+from astrogan.exceptions import PSFError
+from astrogan.image._kernels import clean_kernel, moffat_psf, psf_fwhm
+from astrogan.image._psf_model import PSFModel
 
 _log = logging.getLogger("astrogan")
 

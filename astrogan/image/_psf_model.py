@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import PSFError
-from ._kernels import padded_to, psf_fwhm, trim_psf
+from astrogan.exceptions import PSFError
+from astrogan.image._kernels import padded_to, psf_fwhm, trim_psf
 
 
 class PSFModel:

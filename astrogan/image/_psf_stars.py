@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..exceptions import InputError, PSFError
-from ._kernels import FWHM_PER_SIGMA, clean_kernel
-from ._psf_model import PSFModel
-from .mask import fill_invalid, grow_mask
-from .uncertainty import background_rms, location_and_scale
+from astrogan.exceptions import InputError, PSFError
+from astrogan.image._kernels import FWHM_PER_SIGMA, clean_kernel
+from astrogan.image._psf_model import PSFModel
+from astrogan.image.mask import fill_invalid, grow_mask
+from astrogan.image.uncertainty import background_rms, location_and_scale
 
 MIN_STARS = 3
 MAX_CANDIDATES = 1500

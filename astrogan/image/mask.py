@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import InputError
+from astrogan.exceptions import InputError
 
 __all__ = ["fill_invalid", "grow_mask", "saturation_mask"]
 

@@ -173,9 +173,10 @@ def prepare(
         valid &= ~bad
     scale = _power_of_two(data, valid)
     if scale != 1:
-        data = data / scale
-        variance = None if variance is None else variance / scale / scale
-    if data.dtype != np.float32:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is masked below
+            data = data / scale
+            variance = None if variance is None else variance / scale / scale
+    if data.dtype != np.float32 or scale != 1:
         with np.errstate(over="ignore", invalid="ignore"):
             valid &= np.isfinite(data.astype(np.float32))
     if variance is not None:
@@ -420,14 +421,15 @@ def _stack_variance(form, shape, unit, uncertainty, uncertainty_type):
 def _power_of_two(data, valid):
     """What to divide by so that the data and their squares fit float32; one unless they do not.
 
-    The brightest thousandth is left out, so that a few absurd pixels do not push all others below what float32
-    resolves.
+    The brightest thousandth (but not in images of a few pixels) is left out, so that absurd values do not push all
+    others below what float32 resolves.
     """
     # A million pixels, spread over the image, tell it as well as all of them.
     step = max(1, data.size // 1_000_000)
     sample = np.abs(data.ravel()[::step][valid.ravel()[::step]], dtype=np.float64)
     sample = sample if sample.size else np.abs(data[valid], dtype=np.float64)
-    bright = np.quantile(sample, 0.999, method="lower") if sample.size else 0.0
+    last = -1 - -(-sample.size // 1000) if sample.size > 100 else -1
+    bright = np.partition(sample, last)[last] if sample.size else 0.0
     if bright == 0 and (data != 0).any():
         # A few points of light on an empty sky: the brightest counts.
         bright = float(np.abs(data[valid], dtype=np.float64).max(initial=0))

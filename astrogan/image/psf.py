@@ -4,12 +4,12 @@
 Kernels are odd, their middle pixel is the centre, they sum to one and include the response of the pixel.
 """
 
-from ._convolve import convolve, matching_kernel
-from ._kernels import gaussian_psf, moffat_psf, psf_fwhm, resample_psf, trim_psf
-from ._psf_forms import as_psf
-from ._psf_header import psf_from_header, without_psf_keywords
-from ._psf_model import GridPSF, PSFModel
-from ._psf_stars import estimate_psf
+from astrogan.image._convolve import convolve, matching_kernel
+from astrogan.image._kernels import gaussian_psf, moffat_psf, psf_fwhm, resample_psf, trim_psf
+from astrogan.image._psf_forms import as_psf
+from astrogan.image._psf_header import psf_from_header, without_psf_keywords
+from astrogan.image._psf_model import GridPSF, PSFModel
+from astrogan.image._psf_stars import estimate_psf
 
 __all__ = [
     "GridPSF",

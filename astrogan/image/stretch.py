@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import InputError
+from astrogan.exceptions import InputError
 
 __all__ = ["AsinhSigmaStretch", "GalaxyGAN2017Stretch", "LinearStretch", "stretch_from_dict"]
 

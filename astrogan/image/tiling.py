@@ -33,8 +33,8 @@ from numbers import Integral
 
 import numpy as np
 
-from ..api import Estimate, Observation
-from ..exceptions import AstroganError, BackendError, InputError
+from astrogan.api import Estimate, Observation
+from astrogan.exceptions import AstroganError, BackendError, InputError
 
 __all__ = ["Tile", "available_cores", "plan_tiles", "run_tiled", "single_torch_thread"]
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..exceptions import InputError, UnitError
-from .mask import grow_mask
+from astrogan.exceptions import InputError, UnitError
+from astrogan.image.mask import grow_mask
 
 __all__ = ["background_rms", "to_uncertainty", "variance_of"]
 

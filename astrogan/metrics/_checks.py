@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import InputError
+from astrogan.exceptions import InputError
 
 
 def as_image(image, name="image"):

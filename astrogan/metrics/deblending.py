@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import InputError
-from ._checks import as_image, as_pair
+from astrogan.exceptions import InputError
+from astrogan.metrics._checks import as_image, as_pair
 
 __all__ = [
     "blendedness",

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..exceptions import InputError
-from ._checks import as_masked, as_positions, as_positive
+from astrogan.exceptions import InputError
+from astrogan.metrics._checks import as_masked, as_positions, as_positive
 
 __all__ = [
     "DetectionScore",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..exceptions import InputError
-from ._checks import as_masked, as_pair, by_band
+from astrogan.exceptions import InputError
+from astrogan.metrics._checks import as_masked, as_pair, by_band
 
 __all__ = [
     "RingCorrelation",

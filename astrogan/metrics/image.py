@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import InputError
-from ._checks import as_pair, as_positive, by_band
+from astrogan.exceptions import InputError
+from astrogan.metrics._checks import as_pair, as_positive, by_band
 
 __all__ = ["mse", "psnr", "ssim"]
 

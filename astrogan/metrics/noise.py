@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import InputError
-from ._checks import as_masked, by_band
+from astrogan.exceptions import InputError
+from astrogan.metrics._checks import as_masked, by_band
 
 __all__ = ["noise_autocorrelation", "noise_std"]
 

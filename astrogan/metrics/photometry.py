@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..exceptions import InputError
-from ._checks import as_masked, as_pair, as_positions, by_band
+from astrogan.exceptions import InputError
+from astrogan.metrics._checks import as_masked, as_pair, as_positions, by_band
 
 __all__ = ["aperture_flux", "aperture_flux_ratio", "curve_of_growth"]
 

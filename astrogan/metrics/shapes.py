@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..exceptions import InputError, MissingDependencyError
-from ._checks import as_masked, as_pair, as_positions, as_positive, by_band
+from astrogan.exceptions import InputError, MissingDependencyError
+from astrogan.metrics._checks import as_masked, as_pair, as_positions, as_positive, by_band
 
 __all__ = ["Moments", "centroid", "centroid_offset", "moments"]
 

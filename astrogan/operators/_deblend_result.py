@@ -113,11 +113,14 @@ class DeblendResult:
         ImageWriteError
             If the name is not that of a FITS file, the file exists, or it cannot be written.
         """
-        from astrogan.image.write import atomic_path, check_fits_name
+        from astrogan.image.write import _stream, _write_hdu, atomic_path, check_fits_name
 
         check_fits_name(path)
-        with atomic_path(path, overwrite=overwrite) as temporary:
-            _hdus(self).writeto(temporary, overwrite=True)
+        with atomic_path(path, overwrite=overwrite) as temporary, _stream(temporary) as stream:
+            _leading_hdus(self).writeto(stream)
+            # There may be thousands; as HDU objects, astropy would check each of them once more.
+            for header, array in _source_hdus(self):
+                _write_hdu(stream, header, array)
 
     def _window(self, i):
         y, x = self._origins[i]
@@ -133,36 +136,39 @@ class DeblendResult:
         return CCDData(data, unit=residual.unit, mask=mask, wcs=wcs, meta=meta.copy())
 
 
-def _hdus(result):
-    """All of a result as HDUs."""
+def _leading_hdus(result):
+    """What comes before the sources."""
     from astropy.io import fits
 
     from astrogan.image._headers import quiet
 
-    hdus = [fits.PrimaryHDU(), *_image_hdus("RESIDUAL", result.residual)]
+    residual = (fits.ImageHDU(array, header=header) for header, array in _image_hdus("RESIDUAL", result.residual))
+    hdus = [fits.PrimaryHDU(), *residual]
     grid = result.residual.wcs
     header = None if grid is None else grid.celestial.to_header(relax=True)
     hdus.append(fits.ImageHDU(result.segmentation, header=header, name="SEGMENTATION"))
     with quiet():  # FITS has no word for units such as nmgy; they are written as astropy's own
         catalog = fits.table_to_hdu(result.catalog)
     catalog.name = "CATALOG"
-    hdus.append(catalog)
+    return fits.HDUList([*hdus, catalog])
+
+
+def _source_hdus(result):
+    """(header, array) of each source and model, and of their companions."""
     for number, source, model in zip(result.catalog["id"], result.sources, result.models, strict=True):
-        hdus += _image_hdus(f"SOURCE_{number}", source)
-        hdus += _image_hdus(f"MODEL_{number}", model)
-    return fits.HDUList(hdus)
+        yield from _image_hdus(f"SOURCE_{number}", source)
+        yield from _image_hdus(f"MODEL_{number}", model)
 
 
 def _image_hdus(name, image):
-    """An image's HDU and its companions', named as `~astrogan.image.read.read_image` looks for them."""
-    from astropy.io import fits
-
+    """(header, array) of an image and its companions, named as `~astrogan.image.read.read_image` looks for them."""
     from astrogan.image.write import _hdus_of
 
-    hdus = [fits.ImageHDU(array, header=header) for header, array in _hdus_of(image, name, band=name)]
+    hdus = _hdus_of(image, name, band=name)
+    header, _ = hdus[0]
     # The name is the source's; a band keeps the name that it came with.
     band = image.meta.get("BAND")
-    del hdus[0].header["BAND"]
+    del header["BAND"]
     if band is not None:
-        hdus[0].header["BAND"] = band
+        header["BAND"] = band
     return hdus

@@ -306,6 +306,8 @@ def _spec_of_image(image):
         prepared = prepare(image, needs_psf=True, needs_variance=True)
     except PSFError:
         prepared = prepare(image, needs_variance=True)
+    except UnitError as error:  # unit= (--unit) is that of the image, and does not reach this file
+        raise UnitError(f"target: {error}; for a target: target=read_image(path, unit='adu')") from error
     observation = prepared.observation
     noise = [
         float(np.sqrt(np.median(v[good]))) * prepared.scale

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..exceptions import InputError, MissingDependencyError
+from astrogan.exceptions import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from astropy.nddata import CCDData

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from astrogan.api import Observation
+from astrogan.backends.classic._cache import Cache
 from astrogan.backends.classic._linear import (
-    Cache,
     Spectrum,
     fast_length,
     fill,

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
 from astrogan.api import Observation
-from astrogan.backends.classic._fourier import Blur, _TransferCache, effective_radius, good_size, profile_width, trimmed
+from astrogan.backends.classic._cache import Cache
+from astrogan.backends.classic._fourier import (
+    Blur,
+    effective_radius,
+    good_size,
+    profile_width,
+    transfer_function,
+    trimmed,
+)
 from astrogan.backends.classic.richardson_lucy import RichardsonLucy, halo_width, measure_sky
 from astrogan.exceptions import InputError, PSFError
 from astrogan.image.tiling import run_tiled
@@ -629,16 +637,16 @@ def test_blur_is_a_periodic_convolution_and_has_its_adjoint(packed, shape):
 
 
 def test_transfer_functions_are_cached_within_bounds():
-    cache = _TransferCache(100_000)
+    cache = Cache(100_000)
     kernel = gaussian(2, 5).astype(np.float32)
-    first = cache.get(kernel, (32, 32), packed=False)
-    assert cache.get(kernel.copy(), (32, 32), packed=False) is first
-    assert cache.get(kernel, (32, 32), packed=True) is not first
+    first = transfer_function(kernel, (32, 32), packed=False, cache=cache)
+    assert transfer_function(kernel.copy(), (32, 32), packed=False, cache=cache) is first
+    assert transfer_function(kernel, (32, 32), packed=True, cache=cache) is not first
     for n in range(20, 60):
-        cache.get(kernel, (n, n), packed=False)
+        transfer_function(kernel, (n, n), packed=False, cache=cache)
     assert cache._bytes <= 100_000
-    assert cache._bytes == sum(8 * t.numel() for t in cache._items.values())
-    assert cache.get(kernel, (32, 32), packed=False) is not first
+    assert cache._bytes == sum(8 * t.numel() for t, _ in cache._items.values())
+    assert transfer_function(kernel, (32, 32), packed=False, cache=cache) is not first
 
 
 @given(st.integers(1, 3000))

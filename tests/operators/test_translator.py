@@ -585,3 +585,11 @@ def test_targets_that_cannot_be_are_refused(spec, message):
     image = CCDData(np.ones((32, 32)), unit="adu")
     with pytest.raises(InputError, match=message):
         Translator(target=TargetSpec(**spec), psf=3.0)(image, pixel_scale=0.2)
+
+
+def test_a_target_file_without_unit_is_told_from_the_image(tmp_path):
+    from astropy.io import fits
+
+    fits.PrimaryHDU(np.ones((20, 20), "f4")).writeto(tmp_path / "target.fits")
+    with pytest.raises(UnitError, match=r"^target: .*no BUNIT.*target=read_image\(path, unit="):
+        Translator(target=tmp_path / "target.fits")

@@ -9,46 +9,24 @@ more than half of what two real ones do.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 
 import numpy as np
 import torch
+
+from astrogan.backends.classic._cache import Cache
 
 __all__ = ["Blur", "effective_radius", "good_size", "profile_width", "trimmed"]
 
 _CACHE_BYTES = 256 * 2**20
 
 
-class _TransferCache:
-    """Transfer functions by (PSF, shape, kind), the least recently used dropped first; safe between threads."""
-
-    def __init__(self, max_bytes: int):
-        self._max_bytes = max_bytes
-        self._items: OrderedDict[tuple, torch.Tensor] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def get(self, kernel: np.ndarray, shape: tuple[int, int], *, packed: bool) -> torch.Tensor:
-        key = (hashlib.blake2b(kernel.tobytes(), digest_size=16).digest(), kernel.shape, shape, packed)
-        with self._lock:
-            if key in self._items:
-                self._items.move_to_end(key)
-                return self._items[key]
-        # Computed outside the lock; two threads may both do it once, with the same result.
-        transfer = torch.from_numpy(_transfer(kernel, shape, packed=packed))
-        size = transfer.numel() * transfer.element_size()
-        with self._lock:
-            if key not in self._items and size <= self._max_bytes // 4:
-                self._items[key] = transfer
-                self._bytes += size
-                while self._bytes > self._max_bytes:
-                    _, old = self._items.popitem(last=False)
-                    self._bytes -= old.numel() * old.element_size()
-        return transfer
+_transfers = Cache(_CACHE_BYTES)
 
 
-_transfers = _TransferCache(_CACHE_BYTES)
+def transfer_function(kernel: np.ndarray, shape: tuple[int, int], *, packed: bool, cache=_transfers) -> torch.Tensor:
+    """The transfer function of a kernel on a periodic grid, from the cache where it is there."""
+    key = (hashlib.blake2b(kernel.tobytes(), digest_size=16).digest(), kernel.shape, shape, packed)
+    return cache.get(key, lambda: torch.from_numpy(_transfer(kernel, shape, packed=packed)))
 
 
 def _transfer(kernel: np.ndarray, shape: tuple[int, int], *, packed: bool) -> np.ndarray:
@@ -152,7 +130,7 @@ class Blur:
         self.packed = packed
         self.image_shape = (*self.shape, 2) if packed else self.shape
         kernel = np.ascontiguousarray(kernel, np.float32)
-        self._transfer = _transfers.get(kernel, self.shape, packed=packed)
+        self._transfer = transfer_function(kernel, self.shape, packed=packed)
         self._adjoint = None if packed else self._transfer.conj().resolve_conj()
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,6 @@ sum over the image is kept by any symmetric kernel), and is equivariant: no cons
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -16,6 +14,7 @@ import numpy as np
 from scipy import fft, ndimage, sparse
 
 from astrogan.api import Observation
+from astrogan.backends.classic._cache import Cache
 from astrogan.exceptions import InputError, PSFError
 from astrogan.image.tiling import single_torch_thread
 
@@ -336,41 +335,6 @@ def _blocks(plane):
     edges = [min(n, 512) for n in plane.shape]
     starts = [np.unique(np.linspace(0, n - edge, 4).astype(int)) for n, edge in zip(plane.shape, edges, strict=True)]
     return [plane[y : y + edges[0], x : x + edges[1]] for y in starts[0] for x in starts[1]]
-
-
-# ---------------------------------------------------------------------------------------------- caches
-
-
-class Cache:
-    """A small thread-safe cache of arrays by key, oldest out first, bounded in bytes."""
-
-    def __init__(self, max_bytes: int = 256 * 2**20):
-        self.max_bytes = max_bytes
-        self._items: OrderedDict = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def get(self, key, make):
-        """The value under ``key``; ``make()`` is called for a new one, outside the lock."""
-        with self._lock:
-            if key in self._items:
-                self._items.move_to_end(key)
-                return self._items[key][0]
-        value = make()
-        size = sum(getattr(part, "nbytes", 0) for part in (value if isinstance(value, tuple) else (value,)))
-        with self._lock:
-            if key not in self._items:
-                self._items[key] = (value, size)
-                self._bytes += size
-            while self._bytes > self.max_bytes and len(self._items) > 1:
-                self._bytes -= self._items.popitem(last=False)[1][1]
-            return self._items[key][0] if key in self._items else value
-
-    def __getstate__(self):
-        return {"max_bytes": self.max_bytes}
-
-    def __setstate__(self, state):
-        self.__init__(**state)
 
 
 # ---------------------------------------------------------------------------------------------- Fourier

@@ -7,11 +7,11 @@ from numbers import Real
 import numpy as np
 import torch
 
-from ...api import Estimate, Observation
-from ...exceptions import InputError
-from ...image.tiling import single_torch_thread
-from ._fourier import profile_width
-from .richardson_lucy import NO_CUTS, Field, RichardsonLucy, Sky, measure_sky, positive_int
+from astrogan.api import Estimate, Observation
+from astrogan.backends.classic._fourier import profile_width
+from astrogan.backends.classic.richardson_lucy import NO_CUTS, Field, RichardsonLucy, Sky, measure_sky, positive_int
+from astrogan.exceptions import InputError
+from astrogan.image.tiling import single_torch_thread
 
 __all__ = ["BlindRichardsonLucy"]
 

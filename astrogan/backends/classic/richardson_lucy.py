@@ -22,10 +22,10 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from ...api import Estimate, Observation
-from ...exceptions import InputError, PSFError
-from ...image.tiling import single_torch_thread
-from ._fourier import Blur, effective_radius, good_size, profile_width, trimmed
+from astrogan.api import Estimate, Observation
+from astrogan.backends.classic._fourier import Blur, effective_radius, good_size, profile_width, trimmed
+from astrogan.exceptions import InputError, PSFError
+from astrogan.image.tiling import single_torch_thread
 
 __all__ = ["RichardsonLucy"]
 

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import fft
 
 from astrogan.api import Estimate, Observation
+from astrogan.backends.classic._cache import Cache
 from astrogan.backends.classic._linear import (
-    Cache,
     FiniteFilter,
     band_info,
     fast_length,
