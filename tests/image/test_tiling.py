@@ -281,6 +281,7 @@ def test_after_an_error_the_tiles_left_are_dropped():
 
     def make(o, rng):
         calls.append(1)
+        time.sleep(0.005)  # time for the main thread to see the first error, on however busy a machine
         raise ValueError("no")
 
     with pytest.raises(BackendError):
