@@ -6,15 +6,26 @@ from astrogan.api import BackendSpec, hookimpl
 
 _CLASSIC = "astrogan.backends.classic"
 
+# Their transforms are torch's. It is a core dependency; where it is missing all the same, the table says so.
+_WITH_TORCH = (
+    "blind_richardson_lucy",
+    "richardson_lucy",
+    "tikhonov",
+    "tv",
+    "unsupervised_wiener",
+    "wavelet",
+    "wiener",
+)
 
-def _spec(role, name, module, cls, summary, citation="", requires=()):
+
+def _spec(role, name, module, cls, summary, citation=""):
     return BackendSpec(
         role=role,
         name=name,
         target=f"{_CLASSIC}.{module}:{cls}",
         summary=summary,
         citation=citation,
-        requires=requires,
+        requires=("torch",) if module in _WITH_TORCH else (),
     )
 
 

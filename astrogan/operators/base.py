@@ -16,7 +16,7 @@ from astrogan.exceptions import (
 )
 from astrogan.plugins import load_backend
 
-__all__ = ["Operator", "as_generator"]
+__all__ = ["Operator", "as_generator", "check_reading"]
 
 
 def as_generator(rng):
@@ -48,6 +48,30 @@ def as_generator(rng):
     if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) and rng >= 0:
         return np.random.default_rng(int(rng))
     raise InputError(f"rng={rng!r} must be a non-negative integer seed or a numpy.random.Generator")
+
+
+_READING = ("unit", "hdu", "uncertainty", "uncertainty_type", "mask", "saturation", "pixel_scale", "max_pixels")
+
+
+def check_reading(reading):
+    """Refuse keywords of a call that say nothing of how an image is read.
+
+    Parameters
+    ----------
+    reading : dict
+        What a call got beside its own arguments.
+
+    Raises
+    ------
+    InputError
+        If one is unknown: misspelt, or an option of the backend.
+    """
+    unknown = sorted(set(reading) - set(_READING))
+    if unknown:
+        raise InputError(
+            f"{unknown[0]}={reading[unknown[0]]!r} is no keyword of a call; these say how the image is read: "
+            f"{', '.join(_READING)}; options of the backend are given when the operator is made"
+        )
 
 
 class Operator:
@@ -99,7 +123,7 @@ class Operator:
             raise
         except MemoryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BackendError(f"{self.role} {self.backend_name!r} failed: {type(error).__name__}: {error}") from error
 
     def _check_estimate(self, estimate, shape):

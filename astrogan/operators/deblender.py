@@ -10,7 +10,7 @@ import numpy as np
 from astrogan.api import Separation
 from astrogan.exceptions import BackendError, InputError, UnitError, WCSError
 from astrogan.operators._deblend_result import FLAGS, DeblendResult
-from astrogan.operators.base import Operator, as_generator
+from astrogan.operators.base import Operator, as_generator, check_reading
 
 __all__ = ["FLAGS", "DeblendResult", "Deblender"]
 
@@ -114,6 +114,8 @@ class Deblender(Operator):
         from astrogan.image.prepare import prepare
 
         seed, generator = rng, as_generator(rng)
+
+        check_reading(reading)
         prepared = prepare(
             image,
             psf=self.psf if psf is None else psf,

@@ -21,7 +21,7 @@ from astrogan.operators._degrader_frame import (
     listed,
     surface_magnitude,
 )
-from astrogan.operators.base import Operator, as_generator
+from astrogan.operators.base import Operator, as_generator, check_reading
 from astrogan.plugins import load_backend
 
 __all__ = ["Degrader"]
@@ -268,6 +268,7 @@ class Degrader(Operator):
             If less than one output pixel fits into it.
         """
         seed, generator = rng, as_generator(rng)
+        check_reading(reading)
         prepared = self._prepare(image, psf, reading)
         observation = prepared.observation
         backend = self._backend_for(Frame.of(prepared))

@@ -7,7 +7,7 @@ import numpy as np
 from astrogan.exceptions import InputError
 from astrogan.image.finish import finish
 from astrogan.image.prepare import prepare
-from astrogan.operators.base import Operator, as_generator
+from astrogan.operators.base import Operator, as_generator, check_reading
 
 __all__ = ["Restorer"]
 
@@ -102,6 +102,8 @@ class Restorer(Operator):
         from astrogan.image.tiling import run_tiled
 
         seed, generator = rng, as_generator(rng)
+
+        check_reading(reading)
         prepared = self._prepare(image, psf, reading)
         observation = prepared.observation
         self._check_size(observation.shape)

@@ -26,7 +26,7 @@ from astrogan.image.wcs import (
     rescale_wcs,
     wcs_from_header,
 )
-from astrogan.operators.base import Operator, as_generator
+from astrogan.operators.base import Operator, as_generator, check_reading
 
 __all__ = ["TargetSpec", "Translator"]
 
@@ -191,6 +191,7 @@ class Translator(Operator):
         if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise InputError(f"n_samples={n_samples!r} must be a positive integer, e.g. 1")
         seed, generator = rng, as_generator(rng)
+        check_reading(reading)
         prepared = prepare(
             image,
             psf=self.psf if psf is None else psf,

@@ -335,3 +335,19 @@ def test_what_the_header_says_of_the_old_psf_goes(scene):
     assert same.meta["SEEING"] == 0.7
     assert same.psf is not None
     assert image.meta["SEEING"] == 0.7
+
+
+def test_a_misspelt_reading_keyword_is_named(scene):
+    with pytest.raises(InputError, match="satturation=3.*saturation"):
+        Restorer("identity")(image_of(scene), satturation=3)
+
+
+def test_a_backend_that_exits_does_not_end_the_process(scene):
+    class Exits:
+        halo = 0
+
+        def __call__(self, observation, *, rng):
+            raise SystemExit(3)
+
+    with pytest.raises(BackendError, match="Exits.*SystemExit"):
+        Restorer(Exits())(image_of(scene))
