@@ -439,9 +439,10 @@ def simulate(output, size, bands, seed, overwrite):
 
     folder = Path(output)
     files = [folder / name for name in ("field.fits", "truth.fits", "sharp.fits", "catalog.ecsv")]
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_outputs(overwrite, files[:3], files[3:])
+    if folder.exists():
+        _check_outputs(overwrite, files[:3], files[3:])
     field = simulate_field((size, size), bands=tuple(bands.split(",")), seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
     for path, image in zip(files, (field.images, field.truth_images, field.truth_sharp_images), strict=False):
         _write(image, path, overwrite)
     write_table(field.catalog, files[3], overwrite=overwrite)

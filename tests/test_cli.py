@@ -196,6 +196,7 @@ def test_simulate_evaluate_and_backends(capsys, tmp_path):
         (["translate", "{g}", "-o", "{out}", "--target", "atlantis"], 1, "atlantis"),
         (["degrade", "{g}", "-o", "{out}", "--preset", "atlantis"], 1, "atlantis"),
         (["backends", "--role", "painter"], 1, "painter"),
+        (["simulate", "-o", "{out}", "--bands", "g,foo"], 1, "foo"),
     ],
 )
 def test_errors_have_a_status_a_reason_and_leave_nothing_behind(capsys, folder, tmp_path, argv, status, message):

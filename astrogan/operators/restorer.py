@@ -62,7 +62,8 @@ class Restorer(Operator):
     def __init__(self, backend="richardson-lucy", *, psf=None, tile=None, workers=None, progress=None, **options):
         super().__init__(backend, **options)
         for name, value, smallest in (("tile", tile, 8), ("workers", workers, 1)):
-            if value is not None and (not isinstance(value, int | np.integer) or value < smallest):
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and (not whole or value < smallest):
                 raise InputError(f"{name}={value!r} must be None or an integer of at least {smallest}")
         self.psf = psf
         self.tile = tile

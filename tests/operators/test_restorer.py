@@ -281,6 +281,7 @@ def test_diagnose_says_where_the_noise_came_from(scene):
     [
         (lambda image: Restorer(tile=2), "tile=2"),
         (lambda image: Restorer(workers=0), "workers=0"),
+        (lambda image: Restorer(workers=True), "workers=True"),
         (lambda image: Restorer(psf=3.0)(image, rng=None), "rng=None"),
         (lambda image: Restorer(psf=3.0)(image, rng=-1), "rng=-1"),
         (lambda image: Restorer(psf=3.0).diagnose(image, NDData(np.ones((3, 3)))), "they must agree"),
