@@ -11,6 +11,7 @@ import numpy as np
 
 from astrogan.api import Observation
 from astrogan.exceptions import InputError, PSFError, UnitError
+from astrogan.image._arguments import positive_arcsec
 from astrogan.image._headers import SATURATION, parse_unit
 
 __all__ = ["Form", "Prepared", "prepare"]
@@ -495,18 +496,10 @@ def _filled_variance(variance, valid):
 
 
 def _pixel_scale(celestial, given, images):
-    from astropy import units as u
-
     from astrogan.image import wcs as wcs_tools
 
     if given is not None:
-        try:
-            value = float(given.to_value(u.arcsec) if isinstance(given, u.Quantity) else given)
-        except (u.UnitConversionError, TypeError, ValueError) as error:
-            raise InputError(f"pixel_scale={given!r} must be a number of arcsec or an angle") from error
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"pixel_scale={given!r} must be positive")
-        return value
+        return positive_arcsec(given, "pixel_scale")
     if celestial is not None:
         return float(wcs_tools.pixel_scale(celestial))
     for image in images:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from astrogan.exceptions import InputError, UnitError
+from astrogan.image._arguments import positive_arcsec, positive_in
 
 _NANOMAGGY_JY = 3.631e-6
 
@@ -111,17 +112,7 @@ def listed(bands):
 
 
 def as_arcsec(value, name):
-    from astropy import units as u
-
-    if value is None:
-        return None
-    try:
-        number = float(value.to_value(u.arcsec) if isinstance(value, u.Quantity) else value)
-    except (u.UnitConversionError, TypeError, ValueError) as error:
-        raise InputError(f"{name}={value!r} must be a number of arcsec or an angle") from error
-    if not (np.isfinite(number) and number > 0):
-        raise InputError(f"{name}={value!r} must be positive")
-    return number
+    return None if value is None else positive_arcsec(value, name)
 
 
 def as_numbers(value, name):
@@ -132,15 +123,7 @@ def as_numbers(value, name):
 
 
 def as_seconds(exposure):
-    from astropy import units as u
-
-    try:
-        seconds = float(exposure.to_value(u.s) if isinstance(exposure, u.Quantity) else exposure)
-    except (u.UnitConversionError, TypeError, ValueError) as error:
-        raise InputError(f"exposure={exposure!r} must be a time, or a number of seconds") from error
-    if not (np.isfinite(seconds) and seconds > 0):
-        raise InputError(f"exposure={exposure!r} must be positive")
-    return seconds
+    return positive_in(exposure, "s", "exposure", "a time, or a number of seconds")
 
 
 def fwhm_pixels(fwhm, arcsec):

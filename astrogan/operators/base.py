@@ -14,9 +14,10 @@ from astrogan.exceptions import (
     InputError,
     UncertaintyWarning,
 )
+from astrogan.image.prepare import prepare
 from astrogan.plugins import load_backend
 
-__all__ = ["Operator", "as_generator", "check_reading"]
+__all__ = ["Operator", "as_generator"]
 
 
 def as_generator(rng):
@@ -53,27 +54,6 @@ def as_generator(rng):
 _READING = ("unit", "hdu", "uncertainty", "uncertainty_type", "mask", "saturation", "pixel_scale", "max_pixels")
 
 
-def check_reading(reading):
-    """Refuse keywords of a call that say nothing of how an image is read.
-
-    Parameters
-    ----------
-    reading : dict
-        What a call got beside its own arguments.
-
-    Raises
-    ------
-    InputError
-        If one is unknown: misspelt, or an option of the backend.
-    """
-    unknown = sorted(set(reading) - set(_READING))
-    if unknown:
-        raise InputError(
-            f"{unknown[0]}={reading[unknown[0]]!r} is no keyword of a call; these say how the image is read: "
-            f"{', '.join(_READING)}; options of the backend are given when the operator is made"
-        )
-
-
 class Operator:
     """A configured operation: set up once, called on any number of images.
 
@@ -106,6 +86,16 @@ class Operator:
 
     def _needs(self, what):
         return bool(getattr(self.backend, f"needs_{what}", False))
+
+    def _read(self, image, reading, *, psf, needs_psf, needs_variance):
+        """`prepare` with the reading keywords of a call; a misspelt one is named before anything is read."""
+        unknown = sorted(set(reading) - set(_READING))
+        if unknown:
+            raise InputError(
+                f"{unknown[0]}={reading[unknown[0]]!r} is no keyword of a call; these say how the image is read: "
+                f"{', '.join(_READING)}; options of the backend are given when the operator is made"
+            )
+        return prepare(image, psf=psf, needs_psf=needs_psf, needs_variance=needs_variance, **reading)
 
     def _check_size(self, shape):
         smallest = int(getattr(self.backend, "min_size", 1))

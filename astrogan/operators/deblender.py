@@ -10,7 +10,7 @@ import numpy as np
 from astrogan.api import Separation
 from astrogan.exceptions import BackendError, InputError, UnitError, WCSError
 from astrogan.operators._deblend_result import FLAGS, DeblendResult
-from astrogan.operators.base import Operator, as_generator, check_reading
+from astrogan.operators.base import Operator, as_generator
 
 __all__ = ["FLAGS", "DeblendResult", "Deblender"]
 
@@ -111,17 +111,15 @@ class Deblender(Operator):
         BackendError
             If the backend breaks its contract.
         """
-        from astrogan.image.prepare import prepare
 
         seed, generator = rng, as_generator(rng)
 
-        check_reading(reading)
-        prepared = prepare(
+        prepared = self._read(
             image,
+            reading,
             psf=self.psf if psf is None else psf,
             needs_psf=self._needs("psf"),
             needs_variance=True,
-            **reading,
         )
         observation = _less_background(prepared.observation) if self.background else prepared.observation
         self._check_size(observation.shape)

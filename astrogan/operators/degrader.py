@@ -10,7 +10,6 @@ import numpy as np
 from astrogan.api import Observation
 from astrogan.exceptions import BackendError, InputError, PSFError, PSFWarning, UnitError
 from astrogan.image.finish import KEEP, finish
-from astrogan.image.prepare import prepare
 from astrogan.image.provenance import without_stale_keywords
 from astrogan.operators._degrader_frame import (
     Frame,
@@ -21,7 +20,7 @@ from astrogan.operators._degrader_frame import (
     listed,
     surface_magnitude,
 )
-from astrogan.operators.base import Operator, as_generator, check_reading
+from astrogan.operators.base import Operator, as_generator
 from astrogan.plugins import load_backend
 
 __all__ = ["Degrader"]
@@ -268,7 +267,6 @@ class Degrader(Operator):
             If less than one output pixel fits into it.
         """
         seed, generator = rng, as_generator(rng)
-        check_reading(reading)
         prepared = self._prepare(image, psf, reading)
         observation = prepared.observation
         backend = self._backend_for(Frame.of(prepared))
@@ -395,12 +393,12 @@ class Degrader(Operator):
     def _prepare(self, image, psf, reading):
         blurs = self.psf is not None or self.survey is not None
         try:
-            return prepare(
+            return self._read(
                 image,
+                reading,
                 psf=psf,
                 needs_psf=self._needs("psf") or (self._kind == "physical" and self.match and blurs),
                 needs_variance=self._needs("variance") or self._wants_factor(),
-                **reading,
             )
         except PSFError as error:
             if psf is not None or self._kind != "physical" or not self.match:

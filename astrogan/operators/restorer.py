@@ -7,7 +7,7 @@ import numpy as np
 from astrogan.exceptions import InputError
 from astrogan.image.finish import finish
 from astrogan.image.prepare import prepare
-from astrogan.operators.base import Operator, as_generator, check_reading
+from astrogan.operators.base import Operator, as_generator
 
 __all__ = ["Restorer"]
 
@@ -104,8 +104,13 @@ class Restorer(Operator):
 
         seed, generator = rng, as_generator(rng)
 
-        check_reading(reading)
-        prepared = self._prepare(image, psf, reading)
+        prepared = self._read(
+            image,
+            reading,
+            psf=self.psf if psf is None else psf,
+            needs_psf=self._needs("psf"),
+            needs_variance=self._needs("variance"),
+        )
         observation = prepared.observation
         self._check_size(observation.shape)
         estimate = self._run(
@@ -163,12 +168,12 @@ class Restorer(Operator):
 
         from astrogan.operators.diagnostics import diagnose
 
-        before = prepare(
+        before = self._read(
             observed,
+            reading,
             psf=self.psf if psf is None else psf,
             needs_psf=True,
             needs_variance=True,
-            **reading,
         )
         after = prepare(restored, unit=reading.get("unit"))
         if after.observation.shape != before.observation.shape:
@@ -181,15 +186,6 @@ class Restorer(Operator):
         data = after.observation.data * np.float32(after.scale / before.scale)
         report = diagnose(before.observation, data, before.psf.kernels)
         return replace(report, variance_estimated=not before.had_uncertainty)
-
-    def _prepare(self, image, psf, reading):
-        return prepare(
-            image,
-            psf=self.psf if psf is None else psf,
-            needs_psf=self._needs("psf"),
-            needs_variance=self._needs("variance"),
-            **reading,
-        )
 
 
 def _mostly_lost(observation):

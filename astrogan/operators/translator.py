@@ -14,6 +14,7 @@ import numpy as np
 
 from astrogan.api import Target
 from astrogan.exceptions import InputError, PSFError, PSFWarning, UnitError, WCSError
+from astrogan.image._arguments import positive_arcsec
 from astrogan.image.finish import finish
 from astrogan.image.prepare import prepare
 from astrogan.image.provenance import without_stale_keywords
@@ -26,7 +27,7 @@ from astrogan.image.wcs import (
     rescale_wcs,
     wcs_from_header,
 )
-from astrogan.operators.base import Operator, as_generator, check_reading
+from astrogan.operators.base import Operator, as_generator
 
 __all__ = ["TargetSpec", "Translator"]
 
@@ -84,7 +85,7 @@ class TargetSpec:
                 raise InputError(f"shape={self.shape!r} must be two positive integers, (y, x)")
             object.__setattr__(self, "shape", tuple(int(n) for n in shape))
         if self.pixel_scale is not None:
-            object.__setattr__(self, "pixel_scale", _arcsec(self.pixel_scale))
+            object.__setattr__(self, "pixel_scale", positive_arcsec(self.pixel_scale, "pixel_scale"))
 
     def __repr__(self):
         fields = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
@@ -191,13 +192,12 @@ class Translator(Operator):
         if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise InputError(f"n_samples={n_samples!r} must be a positive integer, e.g. 1")
         seed, generator = rng, as_generator(rng)
-        check_reading(reading)
-        prepared = prepare(
+        prepared = self._read(
             image,
+            reading,
             psf=self.psf if psf is None else psf,
             needs_psf=self._needs("psf") or (self.target.psf is not None and self._uses("match")),
             needs_variance=self._needs("variance") or (self.target.noise is not None and self._uses("noise")),
-            **reading,
         )
         if not prepared.had_uncertainty:
             prepared = prepared.replace(observation=_constant_is_noise_free(prepared.observation))
@@ -545,15 +545,3 @@ def _short(value):
     """``repr`` where it fits on a line."""
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"<{type(value).__name__}>"
-
-
-def _arcsec(value):
-    from astropy import units as u
-
-    try:
-        arcsec = float(value.to_value(u.arcsec) if isinstance(value, u.Quantity) else value)
-    except (u.UnitConversionError, TypeError, ValueError) as error:
-        raise InputError(f"pixel_scale={value!r} must be a number of arcsec or an angle") from error
-    if not (np.isfinite(arcsec) and arcsec > 0):
-        raise InputError(f"pixel_scale={value!r} must be positive")
-    return arcsec

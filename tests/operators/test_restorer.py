@@ -352,3 +352,9 @@ def test_a_backend_that_exits_does_not_end_the_process(scene):
 
     with pytest.raises(BackendError, match="Exits.*SystemExit"):
         Restorer(Exits())(image_of(scene))
+
+
+def test_a_misspelt_reading_keyword_of_diagnose_is_named_too(scene):
+    image = image_of(scene)
+    with pytest.raises(InputError, match="satturation=3.*saturation"):
+        Restorer("identity", psf=3.0).diagnose(image, image, satturation=3)
