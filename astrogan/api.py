@@ -84,8 +84,6 @@ class BackendSpec:
         The contract's version, `API_VERSION`.
     citation : str
         What users should cite.
-    multiband : bool
-        Whether the backend takes any number of bands at once (all of astrogan's own do).
 
     Raises
     ------
@@ -100,7 +98,6 @@ class BackendSpec:
     requires: tuple[str, ...] = ()
     api: int = API_VERSION
     citation: str = ""
-    multiband: bool = True
 
     def __post_init__(self):
         if self.role not in ROLES:
@@ -120,7 +117,7 @@ class BackendSpec:
         object.__setattr__(self, "summary", " ".join(self.summary.split()))
 
 
-def _read_only(array, dtype, name):
+def _read_only(array, dtype):
     """A C-contiguous, native, read-only array; shares memory with ``array`` where that already is one."""
     out = np.ascontiguousarray(array, dtype=dtype)
     if out is array or out.base is not None:
@@ -164,25 +161,25 @@ class Observation:
     bands: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        data = _read_only(self.data, np.float32, "data")
+        data = _read_only(self.data, np.float32)
         if data.ndim != 3 or 0 in data.shape:
             raise ValueError(f"data has shape {np.shape(self.data)}; it must be (band, y, x) with no empty axis")
         if not np.isfinite(data).all():
             raise ValueError("data holds NaN or inf; fill such pixels and set valid to False there")
         valid = np.ones(data.shape, bool) if self.valid is None else self.valid
-        valid = _read_only(valid, bool, "valid")
+        valid = _read_only(valid, bool)
         if valid.shape != data.shape:
             raise ValueError(f"valid has shape {valid.shape}; it must be that of data, {data.shape}")
         variance = self.variance
         if variance is not None:
-            variance = _read_only(variance, np.float32, "variance")
+            variance = _read_only(variance, np.float32)
             if variance.shape != data.shape:
                 raise ValueError(f"variance has shape {variance.shape}; it must be that of data, {data.shape}")
             if not (np.isfinite(variance).all() and (variance[valid] > 0).all()):
                 raise ValueError("variance must be finite, and positive where valid is True")
         psf = self.psf
         if psf is not None:
-            psf = _read_only(psf, np.float32, "psf")
+            psf = _read_only(psf, np.float32)
             if psf.ndim != 3 or len(psf) != len(data) or psf.shape[1] != psf.shape[2] or psf.shape[1] % 2 == 0:
                 raise ValueError(f"psf has shape {psf.shape}; it must be ({len(data)}, k, k) with k odd")
             total = psf.sum(axis=(1, 2), dtype=np.float64)
