@@ -351,7 +351,15 @@ class RestorerBackend(Protocol):
 
     A method that tunes itself on the image, or measures something of the whole of it, adds ``for_image(observation)``:
     it returns a backend with all that settled, so that no tile decides for itself. A method that gains by several tiles
-    at once adds ``tiles_per_call`` and ``call_tiles(observations, *, cuts, rngs)``: see `astrogan.image.tiling`.
+    at once adds ``tiles_per_call`` and ``call_tiles(observations, *, cuts, rngs)``: see `astrogan.image.tiling`. One
+    that works on coarser grids adds ``tile_align``, of which tiles begin at multiples; one that takes no other number
+    of bands, ``bands``.
+
+    A learned method may also define ``out_of_range(observation) -> float`` (logarithm of the factor by which an image
+    lies outside the training; 0 inside), ``range_report(observation) -> dict`` (``(value, low, high)`` by quantity),
+    ``pixel_flags(observation)`` (uint8, of the whole image, bits of `astrogan.image.mask.RestorationFlag`; they do not
+    mask) and ``ensemble_spread(observation, *, rng)`` (array in the observation's unit). ``weights``, ``sha256`` and
+    ``out_of_range`` in ``info`` go to the header, and the last is warned of.
     """
 
     halo: int

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from astrogan.exceptions import AstroganError, AstroganWarning, ImageWriteError, InputError
+from astrogan.exceptions import AstroganError, AstroganWarning, CheckpointError, ImageWriteError, InputError
 
 __all__ = ["main"]
 
@@ -427,6 +427,157 @@ def backends(role):
 
 
 @cli.command()
+@click.argument("recipe", required=False)
+@click.option("--data", type=click.Path(exists=True, file_okay=False), help="Folder below which the data lie.")
+@click.option("--out", "-o", type=click.Path(file_okay=False), help="Run directory; must not exist without --resume.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; RECIPE is the run's own then.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value, e.g. training.l1_weight=50."
+)
+@click.option("--folds", type=click.IntRange(min=2), help="k-fold cross validation: a run for each fold.")
+@click.option("--accelerator", default="auto", show_default=True, help="cpu, gpu, ... (Lightning).")
+@click.option("--devices", default="1", show_default=True, help="How many, or which (Lightning).")
+@click.option("--num-nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines (Lightning).")
+@click.option("--strategy", default="auto", show_default=True, help="ddp, fsdp, ... (Lightning).")
+@click.option("--precision", default="32-true", show_default=True, help="bf16-mixed, 16-mixed, ... (Lightning).")
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that make batches."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Stop after so many; go on later with --resume.")
+@click.option("--list", "show_recipes", is_flag=True, help="List the recipes that come with astrogan.")
+def train(recipe, data, out, resume, settings, folds, show_recipes, epochs, devices, **options):
+    """Train a network by RECIPE, a name or a TOML file, on --data; the weights go to OUT/<name>.safetensors."""
+    from astrogan.train import fit, list_recipes, read_recipe
+
+    if show_recipes:
+        for name in list_recipes():
+            click.echo(f"{name}: {read_recipe(name).summary}")
+        return
+    missing = [name for name, value in (("RECIPE", recipe or resume), ("--data", data), ("--out", out)) if not value]
+    if missing:
+        raise click.UsageError(f"{', '.join(missing)} must be given")
+    options |= {"data": data, "resume": resume, "stop_after": epochs, "progress": sys.stderr.isatty()}
+    options["devices"] = int(devices) if devices.isdigit() else devices
+    overrides = _settings(settings)
+    if folds:
+        from astrogan.train import cross_validate
+
+        _show_table(cross_validate(recipe, out=out, folds=folds, overrides=overrides, **options))
+        return
+    path = fit(recipe, out=out, overrides=overrides, **options)
+    click.echo(f"stopped; go on with: astrogan train --data {data} --out {out} --resume" if path is None else str(path))
+
+
+def _settings(pairs):
+    """``KEY=VALUE`` as TOML reads them; a value that is no TOML is text."""
+    import tomllib
+
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {pair}: write KEY=VALUE, e.g. --set steps=100")
+        try:
+            found[key] = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
+
+
+@cli.group()
+def weights():
+    """List, show, check and blend the weights of networks."""
+
+
+@weights.command("list")
+@click.option("--role", help="restorer, degrader, deblender, translator or noise.")
+@click.option("--backend", help="Only those for this backend.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def weights_list(role, backend, form):
+    """List the weights that come with the package."""
+    from astrogan.weights import list_weights, read_card
+
+    # A damaged card must not hide the others.
+    cards, damaged = [], []
+    for name in list_weights(role, backend):
+        try:
+            cards.append(read_card(name))
+        except CheckpointError as error:
+            damaged.append(error)
+    if form == "json":
+        _show_json(cards)
+    elif cards:
+        from astropy.table import Table
+
+        names = ("name", "role", "backend", "bands", "size", "licence")
+        _show_table(
+            Table(rows=[["" if card[n] is None else str(card[n]) for n in names] for card in cards], names=names)
+        )
+    elif not damaged:
+        click.echo("no weights of this kind come with the package", err=True)
+    if damaged:
+        raise CheckpointError("; ".join(map(str, damaged)))
+
+
+@weights.command("show")
+@click.argument("name", metavar="NAME")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def weights_show(name, form):
+    """Show the card of NAME: shipped weights, a .safetensors file or a folder with one."""
+    from astrogan.weights import describe, read_card
+
+    card = read_card(name)
+    if form == "json":
+        _show_json(card)
+    else:
+        click.echo(describe(card))
+
+
+@weights.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def weights_verify(names):
+    """Check every byte of the weights NAME, of all shipped ones by default."""
+    from astrogan.weights import list_weights, load_weights
+
+    names = names or list_weights()
+    bad = 0
+    for name in names:
+        try:
+            found = load_weights(name)
+        except AstroganError as error:
+            bad += 1
+            click.echo(f"{name}: {error}")
+        else:
+            click.echo(f"{name}: ok, {sum(t.numel() for t in found.tensors.values())} numbers, sha256 {found.sha256}")
+    if not names:
+        click.echo("no weights come with the package", err=True)
+    if bad:
+        raise CheckpointError(f"{bad} of {len(names)} weights cannot be used")
+
+
+@weights.command("blend")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--alpha", type=float, default=0.5, show_default=True, help="Share of B, from 0 to 1.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help=".safetensors file to write.")
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT and its card if they exist.")
+def weights_blend(first, second, alpha, output, overwrite):
+    """Write weights between A and B, two of the same architecture, with a card that names both."""
+    from astrogan.weights import blend, blend_card, load_weights, save_weights
+
+    a, b = load_weights(first), load_weights(second)
+    tensors = blend(a, b, alpha)
+    save_weights(output, tensors, blend_card(a, b, alpha, Path(output).stem), overwrite=overwrite)
+    click.echo(output)
+
+
+def _show_json(value):
+    import json
+
+    click.echo(json.dumps(value, indent=2))
+
+
+@cli.command()
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="Folder for the FITS files.")
 @click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Pixels along each axis.")
 @click.option("--bands", default="g,r,i", show_default=True, help="Bands, separated by commas.")
@@ -473,19 +624,50 @@ def evaluate(truth, images, hdu, unit, data_range, output, overwrite):
 
 _BENCHES = {
     "degradation": "astrogan.bench.degradation",
+    "networks": "astrogan.bench.networks",
+    "restoration": "astrogan.bench.restoration",
+    "restoration-linear": "astrogan.bench.restoration_linear",
     "richardson-lucy": "astrogan.bench.richardson_lucy",
+    "training-size": "astrogan.bench.training_size",
     "wiener": "astrogan.bench.wiener",
 }
 
 
-@cli.command()
-@click.argument("name", type=click.Choice(sorted(_BENCHES)))
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each row.")
-def bench(name, repeats):
-    """Time a method beside its peer in one run; ratios are what counts."""
-    import importlib
+class _Benches(click.Group):
+    """A command a benchmark: its module's own, ``command``, or one that times it; imported when it is asked for."""
 
-    _show_table(importlib.import_module(_BENCHES[name]).run(repeats=repeats))
+    def list_commands(self, ctx):
+        return sorted(_BENCHES)
+
+    def get_command(self, ctx, name):
+        import importlib
+
+        if name not in _BENCHES:
+            return None
+        module = importlib.import_module(_BENCHES[name])
+        return getattr(module, "command", None) or _plain(name, module)
+
+    def resolve_command(self, ctx, args):
+        if args and args[0] not in _BENCHES:
+            raise click.UsageError(f"there is no benchmark {args[0]!r}; there are: {', '.join(sorted(_BENCHES))}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _plain(name, module):
+    """A command that hands its arguments to a benchmark's own parser."""
+
+    @click.command(name, add_help_option=False, context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def run(arguments):
+        module.main(list(arguments))
+
+    run.help = module.__doc__.splitlines()[0].replace("``", "")
+    return run
+
+
+@cli.group(cls=_Benches)
+def bench():
+    """Benchmarks: methods beside their peers and beside published numbers, in one run."""
 
 
 @cli.command()

@@ -18,6 +18,7 @@ __all__ = [
     "ImageWriteError",
     "InputError",
     "MissingDependencyError",
+    "OutOfRangeWarning",
     "PSFError",
     "PSFWarning",
     "PluginError",
@@ -103,3 +104,7 @@ class PSFWarning(AstroganWarning):
 
 class RangeWarning(AstroganWarning):
     """Values lie outside the range that a method or a container is valid for."""
+
+
+class OutOfRangeWarning(RangeWarning):
+    """An image lies outside what a learned method was trained on; the message names the quantity and the range."""

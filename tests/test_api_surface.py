@@ -121,12 +121,12 @@ ALLOWED = {
     "simulate": {"image", "api"},
     "operators": {"image", "plugins", "api", "metrics", "simulate"},
     "testing": {"api", "image"},
-    "bench": {"operators", "simulate", "metrics", "image", "plugins", "api", "backends"},
+    "bench": {"operators", "simulate", "metrics", "image", "plugins", "api", "backends", "nn", "weights", "train"},
     "train": {"nn", "simulate", "image", "operators", "weights", "metrics"},
     "demo": {"_demo_figure", "operators", "simulate", "metrics", "image", "plugins", "api"},
     "_demo_figure": {"image", "metrics"},
     "plot": {"image", "metrics"},
-    "cli": {"bench", "train", "operators", "simulate", "demo", "image", "plugins", "metrics"},
+    "cli": {"bench", "train", "operators", "simulate", "demo", "image", "plugins", "metrics", "weights"},
     "__main__": {"cli"},
 }
 # Backends are arrays in, arrays out: of the image package they see only what works on plain arrays.

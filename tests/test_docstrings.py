@@ -1,5 +1,6 @@
 """Every public object says what it takes, in which shapes and units, and what it gives back."""
 
+import enum
 import importlib
 import inspect
 import pkgutil
@@ -53,8 +54,8 @@ def documented(doc, *sections):
 
 
 def is_plain(cls):
-    """Exceptions and protocols have no parameters of their own."""
-    return issubclass(cls, BaseException) or getattr(cls, "_is_protocol", False)
+    """Exceptions, enumerations and protocols have no parameters of their own."""
+    return issubclass(cls, BaseException | enum.Enum) or getattr(cls, "_is_protocol", False)
 
 
 def public_methods():

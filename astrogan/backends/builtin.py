@@ -5,6 +5,7 @@ from __future__ import annotations
 from astrogan.api import BackendSpec, hookimpl
 
 _CLASSIC = "astrogan.backends.classic"
+_GAN = "astrogan.backends.gan"
 
 # Their transforms are torch's. It is a core dependency; where it is missing all the same, the table says so.
 _WITH_TORCH = (
@@ -33,6 +34,22 @@ def _spec(role, name, module, cls, summary, citation=""):
 def astrogan_backends():
     """astrogan's own backends."""
     return [
+        BackendSpec(
+            role="restorer",
+            name="nafnet",
+            target=f"{_GAN}.nafnet:NAFNet",
+            summary="the default: a small network that mixes Wiener estimates, any noise, PSF and bands; uncertainty",
+            citation="Chen et al. 2022, ECCV, arXiv:2204.04676",
+            requires=("torch",),
+        ),
+        BackendSpec(
+            role="restorer",
+            name="galaxygan2017",
+            target=f"{_GAN}.galaxygan2017:GalaxyGAN2017",
+            summary="GalaxyGAN as published, for three-band stamps; train its weights first",
+            citation="Schawinski et al. 2017, MNRAS 467, L110",
+            requires=("torch",),
+        ),
         _spec("restorer", "identity", "identity", "Identity", "the image as it is: the baseline of every table"),
         _spec(
             "restorer",

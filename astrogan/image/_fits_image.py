@@ -115,7 +115,10 @@ def read_fits_image(file: FitsFile, options):
     _note_unit(meta, header, options.unit, file.path)
     _name_bands(meta, header, hdus, data.shape)
     wcs = _image_wcs(source)
-    return CCDData(data, unit=unit, mask=mask, uncertainty=uncertainty, wcs=wcs, meta=meta, psf=_psf(source))
+    flags = _flags(source)
+    return CCDData(
+        data, unit=unit, mask=mask, uncertainty=uncertainty, flags=flags, wcs=wcs, meta=meta, psf=_psf(source)
+    )
 
 
 class _Source:
@@ -412,6 +415,16 @@ def _from(source, wanted, argument):
 
 def _show(wanted):
     return repr(tuple(map(str, wanted)) if isinstance(wanted, tuple) else str(wanted))
+
+
+def _flags(source):
+    """The flags that astrogan has written with the image, as integers; `None` unless each of its HDUs has some."""
+    found = source.companions(("flags",))
+    if not all(found):
+        return None
+    values, _ = _pixels(source.file, [hdu for hdu, _ in found], source.window)
+    small = all(header_value(hdu.header, "BITPIX") == 8 for hdu, _ in found)
+    return values.astype(np.uint8 if small else np.int64) if values.shape == source.shape else None
 
 
 def _psf(source):

@@ -48,6 +48,8 @@ def role_of(hdu: Hdu) -> Role:
     header = hdu.header
     match = _EXTNAME.fullmatch(hdu.name.upper())
     stem = (match["stem"] or "") if match else ""
+    if match and match["kind"] == "FLAGS" and header_text(header, "AGFLAGS"):
+        return Role("flags", stem)  # as `write_image` writes them: to be read, and no mask
     if (kind := _UTYPES.get(header_text(header, "UTYPE"))) is not None:
         return Role(kind, stem)
     for key, kinds in (("HDUCLAS3", _HDUCLAS3), ("HDUCLAS2", _HDUCLAS2)):

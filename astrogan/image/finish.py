@@ -7,8 +7,9 @@ import copy
 import numpy as np
 
 from astrogan.exceptions import InputError
+from astrogan.image.mask import RestorationFlag
 from astrogan.image.prepare import Prepared
-from astrogan.image.provenance import add_provenance, describe
+from astrogan.image.provenance import KEYWORDS, add_provenance, describe
 
 __all__ = ["KEEP", "finish", "to_ccd"]
 
@@ -16,7 +17,18 @@ KEEP = object()
 """Default of ``wcs``: the grid did not change."""
 
 
-def finish(prepared: Prepared, data, *, variance=None, mask=None, wcs=KEEP, psf=None, operation="restore", notes=None):
+def finish(
+    prepared: Prepared,
+    data,
+    *,
+    variance=None,
+    mask=None,
+    flags=None,
+    wcs=KEEP,
+    psf=None,
+    operation="restore",
+    notes=None,
+):
     """Put a result into the form that the image came in.
 
     Parameters
@@ -29,6 +41,9 @@ def finish(prepared: Prepared, data, *, variance=None, mask=None, wcs=KEEP, psf=
         Same shape; `None` gives an output without uncertainty.
     mask : `numpy.ndarray` of bool, optional
         True where a pixel is bad. Default: the input's invalid pixels, where the shape is the input's.
+    flags : `numpy.ndarray` of uint8, optional
+        `~astrogan.image.mask.RestorationFlag` bits, same shape. They become ``flags`` of `~astropy.nddata.CCDData`,
+        and ``meta["AGFLAGS"]`` says what the bits mean; plain `~astropy.nddata.NDData` has no place for them.
     wcs : `~astropy.wcs.WCS` or None
         For an output on another grid.
     psf : `~astrogan.image.psf.PSFModel` or (band, k, k) array, optional
@@ -43,13 +58,18 @@ def finish(prepared: Prepared, data, *, variance=None, mask=None, wcs=KEEP, psf=
     Same form as the image: `~astropy.nddata.CCDData` (also for a path), `~astropy.nddata.NDData`, list or dict.
     """
     data, variance, mask = _checked(prepared, data, variance, mask, wcs)
+    if flags is not None and np.shape(flags) != data.shape:
+        raise InputError(f"flags has shape {np.shape(flags)}; it must be that of data, {data.shape}")
     kernels = getattr(psf, "kernels", psf)
     form = prepared.form
     if form.kind == "single":
         pick = slice(None) if form.cube else 0
-        return _container(form.images[0], prepared, 0, data, variance, mask, kernels, pick, wcs, operation, notes)
+        out = _container(form.images[0], prepared, 0, data, variance, mask, kernels, pick, wcs, operation, notes)
+        return _flagged(out, flags, pick)
     results = [
-        _container(image, prepared, band, data, variance, mask, kernels, band, wcs, operation, notes)
+        _flagged(
+            _container(image, prepared, band, data, variance, mask, kernels, band, wcs, operation, notes), flags, band
+        )
         for band, image in enumerate(form.images)
     ]
     return results if form.kind == "list" else dict(zip(form.keys, results, strict=True))
@@ -128,6 +148,16 @@ def _container(like, prepared, band, data, variance, mask, kernels, pick, wcs, o
     out = cls(data[pick].copy(), **keywords)
     if kernels is not None and hasattr(out, "psf"):
         out.psf = np.array(kernels[pick])
+    return out
+
+
+def _flagged(out, flags, pick):
+    """A container with its flags, where it can have any, and with what their bits mean."""
+    if flags is None or not hasattr(out, "flags"):
+        return out
+    out.flags = np.array(flags[pick], np.uint8)
+    meaning = ", ".join(f"{bit.name}={bit.value}" for bit in RestorationFlag)
+    out.meta["AGFLAGS"] = (meaning, KEYWORDS["AGFLAGS"]) if hasattr(out.meta, "add_history") else meaning
     return out
 
 

@@ -1,15 +1,95 @@
-"""Masks: filling what is under them, growing them, finding saturated pixels.
+"""Masks: filling what is under them, growing them, finding saturated pixels, and flags that say why.
 
 Here, as in `astropy.nddata`, a *mask* is True where a pixel is bad; *valid* is its opposite.
 """
 
 from __future__ import annotations
 
+import enum
+
 import numpy as np
 
 from astrogan.exceptions import InputError
 
-__all__ = ["fill_invalid", "grow_mask", "saturation_mask"]
+__all__ = ["RestorationFlag", "fill_invalid", "grow_mask", "restoration_flags", "saturation_mask"]
+
+# A pixel is lost where more than this part of what its PSF gathers was invalid.
+_LOST = 0.25
+
+
+class RestorationFlag(enum.IntFlag):
+    """Bits that say why a pixel of a restored image deserves less trust; the companion of its mask.
+
+    Attributes
+    ----------
+    INVALID
+        1: the input was masked, not finite, saturated or without weight there. Masked.
+    LOST
+        2: more than a quarter of the light that the PSF spreads such a pixel's flux over fell on invalid ones. Masked.
+    OUT_OF_RANGE
+        4: the pixel is far brighter, in units of the noise, than any in the training of a learned method.
+    INCONSISTENT
+        8: seen through the PSF again, the result contradicts the data around it. Set by diagnostics alone.
+    SATURATED
+        16: at or above the saturation level that was given, or beside such a pixel. Masked, being invalid too.
+    UNTRUSTED
+        32: the method itself says that its result is not to be trusted there. Masked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.image.mask import RestorationFlag
+    >>> flags = np.array([0, 5, 8], np.uint8)
+    >>> (flags & RestorationFlag.OUT_OF_RANGE) != 0
+    array([False,  True, False])
+    >>> RestorationFlag(5)
+    <RestorationFlag.INVALID|OUT_OF_RANGE: 5>
+    """
+
+    INVALID = 1
+    LOST = 2
+    OUT_OF_RANGE = 4
+    INCONSISTENT = 8
+    SATURATED = 16
+    UNTRUSTED = 32
+
+
+def restoration_flags(valid, psf=None, saturated=None):
+    """What an observation alone says of the pixels of any result.
+
+    Parameters
+    ----------
+    valid : array_like of bool
+        False where a pixel is invalid, (band, y, x).
+    psf : array_like, optional
+        (band, k, k), each band of sum one. Without it no pixel is called lost.
+    saturated : array_like of bool, optional
+        (band, y, x).
+
+    Returns
+    -------
+    `numpy.ndarray` of uint8
+        `RestorationFlag` bits INVALID, LOST and SATURATED, (band, y, x).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.image.mask import restoration_flags
+    >>> restoration_flags([[[True, False, True]]], np.full((1, 3, 3), 1 / 9))
+    array([[[2, 3, 2]]], dtype=uint8)
+    """
+    valid = np.asarray(valid, bool)
+    flags = np.zeros(valid.shape, np.uint8)
+    flags[~valid] = RestorationFlag.INVALID
+    if saturated is not None:
+        flags[np.asarray(saturated, bool)] |= np.uint8(RestorationFlag.SATURATED)
+    if psf is not None and not valid.all():
+        from astrogan.image.psf import convolve
+
+        for plane, good, kernel in zip(flags, valid, psf, strict=True):
+            lost = convolve((~good).astype(np.float32), kernel) > _LOST
+            plane[lost] |= np.uint8(RestorationFlag.LOST)
+    return flags
 
 
 def fill_invalid(data, valid):

@@ -21,6 +21,8 @@ KEYWORDS = {
     "AGBANDS": "names of the bands of a cube",
     "AGLINEAR": "False where pixel values are not linear in flux",
     "AGINFO": "what the backend reported",
+    "AGWEIGHT": "weights: name and start of their SHA-256",
+    "AGFLAGS": "bits of the FLAGS extension",
     "AGTARGET": "what the image was translated to",
     "AGSCALE": "power of two taken out during the computation",
 }

@@ -68,9 +68,10 @@ def read_image(
     `~astropy.nddata.CCDData`
         2-D, or 3-D with axes (band, y, x); ``meta["AGBANDS"]`` names the bands where the file does. Data are float32
         or float64 (for float64 and for integers of more than 16 bits) in native byte order. ``mask`` is True where
-        a pixel is not finite, BLANK or bad, or `None` if none is. ``wcs`` is `None` where there is none on the sky.
-        ``meta`` is the header without the keywords of the WCS and of how the pixels are stored. ``psf`` is the HDU
-        ``PSFIMAGE`` or ``PSF``, if there is one. Rows of a picture keep its order, the topmost first, and
+        a pixel is not finite, BLANK or bad, or `None` if none is. ``flags`` are those that
+        `~astrogan.image.write.write_image` wrote with the image, else `None`. ``wcs`` is `None` where there is none on
+        the sky. ``meta`` is the header without the keywords of the WCS and of how the pixels are stored. ``psf`` is the
+        HDU ``PSFIMAGE`` or ``PSF``, if there is one. Rows of a picture keep its order, the topmost first, and
         ``meta["AGLINEAR"]`` is False: its numbers are not linear in flux.
 
     Raises

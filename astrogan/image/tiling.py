@@ -10,6 +10,8 @@ A backend may do more than the plain call; `run_tiled` looks for these optional 
     The halo for this image, used instead of ``halo``; -1 asks for the whole image at once.
 ``tile_size``
     Outer edge of a tile, halo included, at which the method is quickest (512).
+``tile_align`` (a number, or a method of the observation that gives one)
+    Tiles begin and, inside the image, end at multiples of it: for methods that work on coarser grids.
 ``for_image(observation) -> backend``
     A backend with everything settled that belongs to the whole image (its sky level, say), so that no tile decides
     such a thing by itself.
@@ -71,7 +73,7 @@ class Tile:
         return y, x
 
 
-def _axis_tiles(size: int, tile: int, halo: int) -> list[tuple[slice, slice, slice]]:
+def _axis_tiles(size: int, tile: int, halo: int, align: int) -> list[tuple[slice, slice, slice]]:
     """(core, outer, inner) along one axis; the cores differ by one pixel at most, so there is no sliver at the end."""
     # A core narrower than two halos would spend most of the work on context, so a wide halo widens the tile.
     core = max(tile - 2 * halo, 2 * halo, 1)
@@ -84,11 +86,12 @@ def _axis_tiles(size: int, tile: int, halo: int) -> list[tuple[slice, slice, sli
     tiles = []
     for start, stop in pairwise(edges):
         low, high = (0, size) if n == 1 else (max(start - halo, 0), min(stop + halo, size))
+        low, high = low - low % align, min(high + -high % align, size)
         tiles.append((slice(start, stop), slice(low, high), slice(start - low, stop - low)))
     return tiles
 
 
-def plan_tiles(shape_yx, tile, halo) -> list[Tile]:
+def plan_tiles(shape_yx, tile, halo, align=1) -> list[Tile]:
     """Cut an image into tiles whose cores cover it exactly once.
 
     Parameters
@@ -100,6 +103,8 @@ def plan_tiles(shape_yx, tile, halo) -> list[Tile]:
         a pixel, which may widen a tile by a tenth, and at least two halos wide.
     halo : int
         Pixels of context on each side of a core; -1 asks for one tile, the whole image.
+    align : int, optional
+        Tiles with their halos begin and, inside the image, end at multiples of it; halos grow by less than it.
 
     Returns
     -------
@@ -124,7 +129,9 @@ def plan_tiles(shape_yx, tile, halo) -> list[Tile]:
             raise InputError(f"{name}={values!r} must hold two positive integers (y, x), e.g. (512, 512)")
     if not isinstance(halo, Integral) or halo < -1:
         raise InputError(f"halo={halo!r} must be a number of pixels, or -1 for the whole image")
-    axes = [_axis_tiles(int(n), int(t), int(halo)) for n, t in zip(shape_yx, pair, strict=True)]
+    if not isinstance(align, Integral) or align < 1:
+        raise InputError(f"align={align!r} must be a positive number of pixels")
+    axes = [_axis_tiles(int(n), int(t), int(halo), int(align)) for n, t in zip(shape_yx, pair, strict=True)]
     return [Tile(*zip(y, x, strict=True)) for y, x in product(*axes)]
 
 
@@ -222,7 +229,9 @@ def run_tiled(
         backend = _guarded(label, backend.for_image, observation)
     halo = _halo(label, backend, observation)
     shape = observation.shape[1:]
-    tiles = plan_tiles(shape, tile or getattr(backend, "tile_size", DEFAULT_TILE), halo)
+    tiles = plan_tiles(
+        shape, tile or getattr(backend, "tile_size", DEFAULT_TILE), halo, _align(label, backend, observation)
+    )
     if len(tiles) == 1:
         if psf_at is not None:
             observation = observation.replace(psf=psf_at(*tiles[0].center))
@@ -318,6 +327,14 @@ def _guarded(label: str, function, *args, **kwargs):
         raise
     except Exception as error:
         raise BackendError(f"{label} failed: {type(error).__name__}: {error}") from error
+
+
+def _align(label: str, backend, observation: Observation) -> int:
+    align = getattr(backend, "tile_align", 1)
+    align = _guarded(label, align, observation) if callable(align) else align
+    if not isinstance(align, Integral) or align < 1:
+        raise BackendError(f"{label} has tile_align {align!r}; it must be a positive number of pixels")
+    return int(align)
 
 
 def _halo(label: str, backend, observation: Observation) -> int:

@@ -183,10 +183,11 @@ def write_image(image, path, *, overwrite=False):
     Notes
     -----
     One image goes to the primary HDU, and mask (``MASK``, not zero: bad), uncertainty (``UNCERT``, its class in
-    ``UTYPE``) and PSF (``PSFIMAGE``) follow as `~astropy.nddata.CCDData` writes and reads them. Several bands get an
-    extension each, named by band, followed by ``<band>_MASK`` and so on; `~astrogan.image.read.read_image` puts them
-    together again. ``meta`` becomes the header; NaN, arrays and other things that FITS cannot hold become text.
-    The same image gives the same bytes.
+    ``UTYPE``) and PSF (``PSFIMAGE``) follow as `~astropy.nddata.CCDData` writes and reads them, and after them the
+    flags of a result (``FLAGS``, its keyword ``AGFLAGS`` says what the bits mean); other flags than integers are not
+    written. Several bands get an extension each, named by band, followed by ``<band>_MASK`` and so on;
+    `~astrogan.image.read.read_image` puts them together again. ``meta`` becomes the header; NaN, arrays and other
+    things that FITS cannot hold become text. The same image gives the same bytes.
 
     Examples
     --------
@@ -300,6 +301,9 @@ def _hdus_of(image, name, *, primary=False, band=None):
     if psf is not None:
         kernels = _array(getattr(psf, "kernels", psf), f"{name}.psf")
         hdus.append((_header(kernels, extname=f"{prefix}PSFIMAGE"), kernels))
+    flags = _flags(image, array.shape)
+    if flags is not None:
+        hdus.append((_header(flags, _flag_cards(image.meta), extname=f"{prefix}FLAGS"), flags))
     return hdus + tables
 
 
@@ -324,6 +328,22 @@ def _mask(image, shape, name):
         raise InputError(
             f"{name}.mask has shape {np.shape(image.mask)}; it must be that of the data, {shape}"
         ) from error
+
+
+def _flags(image, shape):
+    """Flags that are one array of integers a file can hold; `None` for none and for all others."""
+    flags = getattr(image, "flags", None)
+    if not isinstance(flags, np.ndarray) or flags.dtype.kind not in "biu" or flags.dtype.itemsize > 4:
+        return None
+    return _array(flags, "flags") if flags.shape == shape else None
+
+
+def _flag_cards(meta):
+    """The keyword that tells `~astrogan.image.read.read_image` that a FLAGS extension is no mask."""
+    from astrogan.image.provenance import KEYWORDS
+
+    meaning = meta.get("AGFLAGS") if hasattr(meta, "get") else None
+    return {"AGFLAGS": (meaning if isinstance(meaning, str) else "not said", KEYWORDS["AGFLAGS"])}
 
 
 def _uncertainty(image, shape, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import warnings
 
@@ -12,6 +13,7 @@ from astrogan.exceptions import (
     BackendError,
     ImageTooSmallError,
     InputError,
+    OutOfRangeWarning,
     UncertaintyWarning,
 )
 from astrogan.image.prepare import prepare
@@ -51,6 +53,9 @@ def as_generator(rng):
     raise InputError(f"rng={rng!r} must be a non-negative integer seed or a numpy.random.Generator")
 
 
+# A factor of 1.5 beyond the ranges of the training: less is no news, since ranges are those of a sample.
+_FAR = math.log(1.5)
+
 _READING = ("unit", "hdu", "uncertainty", "uncertainty_type", "mask", "saturation", "pixel_scale", "max_pixels")
 
 
@@ -79,6 +84,7 @@ class Operator:
         self.backend, self.backend_name, self.backend_version = load_backend(self.role, backend, options)
         self.options = options
         self._warned = False
+        self._warned_of_range = False
 
     def __repr__(self):
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
@@ -151,6 +157,8 @@ class Operator:
         if info:
             # What was measured is not worth 17 digits, and a header line is short.
             notes["AGINFO"] = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in info.items()}
+            if "weights" in info:
+                notes["AGWEIGHT"] = f"{info['weights']} {str(info.get('sha256', ''))[:12]}".strip()
         return notes
 
     def _warn_no_uncertainty(self, had, variance):
@@ -162,6 +170,30 @@ class Operator:
                 UncertaintyWarning,
                 stacklevel=3,
             )
+
+    def _warn_out_of_range(self, observation, info):
+        """Once an operator: a learned method was asked for what it has never seen."""
+        score = info.get("out_of_range", 0.0)
+        if self._warned_of_range or not isinstance(score, numbers.Real) or not score > _FAR:
+            return
+        self._warned_of_range = True
+        report = self._run(self.backend.range_report, observation) if hasattr(self.backend, "range_report") else {}
+        outside = [
+            f"{quantity}={value:.3g} where it knows {low:.3g} to {high:.3g}"
+            for quantity, (value, low, high) in report.items()
+            if value < low or value > high
+        ]
+        warnings.warn(
+            f"{self.backend_name}: the image is a factor {_factor(score)} outside what it was trained on"
+            f"{': ' if outside else ''}{', '.join(outside)}; compare with a classic method (richardson-lucy, wiener), "
+            "or give weights= trained on such images",
+            OutOfRangeWarning,
+            stacklevel=3,
+        )
+
+
+def _factor(score):
+    return f"{math.exp(score):.1f}" if score < 7 else "of more than 1000"
 
 
 def _version():

@@ -9,6 +9,7 @@ from scipy import fft, ndimage, stats
 
 from astrogan.api import Observation
 from astrogan.exceptions import InputError
+from astrogan.image.mask import RestorationFlag, restoration_flags
 
 __all__ = ["Diagnostics", "diagnose"]
 
@@ -43,10 +44,17 @@ class Diagnostics:
     bands : tuple of str
         Names of the bands.
     out_of_range : float, optional
-        How far the image lies outside what a learned method was trained on; `None` for classic methods.
+        How far the image lies outside what a learned method was trained on, as the logarithm of a factor: 0 inside,
+        0.41 at a factor 1.5. `None` for classic methods.
     variance_estimated : bool
         The image came without an uncertainty. Its noise was measured on the image itself and is that of the sky, so
         that bright sources, which have photon noise besides, show a larger chi^2 than they should.
+    flag_bits : `numpy.ndarray` of uint8, optional
+        Bits of `~astrogan.image.mask.RestorationFlag`, (band, y, x): ``flags`` as INCONSISTENT, and what the input and
+        the method say of each pixel.
+    ensemble_spread : `numpy.ndarray`, optional
+        Scatter of the restorations of the turned and mirrored image, (band, y, x), in the image's unit; `None` unless
+        it was asked for and the method has it. Where it is far above the uncertainty the detail is the method's own.
 
     Notes
     -----
@@ -65,9 +73,11 @@ class Diagnostics:
     bands: tuple[str, ...] = field(default=())
     out_of_range: float | None = None
     variance_estimated: bool = False
+    flag_bits: np.ndarray | None = None
+    ensemble_spread: np.ndarray | None = None
 
     def summary(self) -> str:
-        """A line or two: total, per band, part of the pixels flagged."""
+        """A line or two: total, per band, part of the pixels flagged, and what a learned method says of itself."""
         text = f"reduced chi2 {self.reduced_chi2:.3f}"
         if len(self.bands) > 1:
             each = zip(self.bands, self.reduced_chi2_per_band, strict=True)
@@ -77,16 +87,37 @@ class Diagnostics:
             text += "; noise estimated from the image"
         if self.out_of_range is not None:
             text += f"; out of range {self.out_of_range:.2f}"
+        for bit, part in self._parts_flagged():
+            text += f"; {part} of the pixels {bit.name.lower().replace('_', ' ')}"
+        if self.ensemble_spread is not None:
+            text += f"; ensemble spread {np.median(self.ensemble_spread):.3g} (median), "
+            text += f"{self.ensemble_spread.max():.3g} (largest)"
         return text
+
+    def _parts_flagged(self):
+        """The bits that are set anywhere, but for the one that `flags` shows, with the part of the pixels."""
+        if self.flag_bits is None:
+            return
+        for bit in RestorationFlag:
+            part = np.mean((self.flag_bits & int(bit)) != 0)
+            if part > 0 and bit != RestorationFlag.INCONSISTENT:
+                yield bit, f"{100 * part:.2g} %"
 
     def __str__(self):
         return self.summary()
 
     def _repr_html_(self):
-        rows = zip(self.bands, self.reduced_chi2_per_band, self.flags.mean(axis=(1, 2)), strict=True)
-        cells = "".join(f"<tr><td>{_escaped(b)}</td><td>{c:.3f}</td><td>{100 * f:.2f} %</td></tr>" for b, c, f in rows)
-        head = "<tr><th>band</th><th>reduced chi<sup>2</sup></th><th>flagged</th></tr>"
-        return f"<table>{head}{cells}</table><p>{_escaped(self.summary())}</p>"
+        columns = {
+            "band": map(_escaped, self.bands),
+            "reduced chi<sup>2</sup>": (f"{value:.3f}" for value in self.reduced_chi2_per_band),
+            "flagged": (f"{100 * value:.2f} %" for value in self.flags.mean(axis=(1, 2))),
+        }
+        if self.ensemble_spread is not None:
+            columns["ensemble spread (median)"] = (f"{np.median(plane):.3g}" for plane in self.ensemble_spread)
+        head = "".join(f"<th>{name}</th>" for name in columns)
+        rows = ("".join(f"<td>{cell}</td>" for cell in row) for row in zip(*columns.values(), strict=True))
+        cells = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><tr>{head}</tr>{cells}</table><p>{_escaped(self.summary())}</p>"
 
 
 def _escaped(text):
@@ -147,6 +178,8 @@ def diagnose(observed: Observation, restored, psf=None) -> Diagnostics:
     inside = np.zeros(data.shape, bool)
     inside[:, border : data.shape[1] - border, border : data.shape[2] - border] = True
     inside &= valid
+    flag_bits = restoration_flags(valid, psf)
+    flag_bits[inside & high] |= np.uint8(RestorationFlag.INCONSISTENT)
     return Diagnostics(
         residual=residual.astype(np.float32),
         chi2=chi2.astype(np.float32),
@@ -157,6 +190,7 @@ def diagnose(observed: Observation, restored, psf=None) -> Diagnostics:
         border=border,
         bands=observed.bands,
         variance_estimated=estimated,
+        flag_bits=flag_bits,
     )
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from astrogan.exceptions import InputError
+from astrogan.api import Estimate
+from astrogan.exceptions import BackendError, InputError
 from astrogan.image.finish import finish
+from astrogan.image.mask import RestorationFlag, restoration_flags
 from astrogan.image.prepare import prepare
 from astrogan.operators.base import Operator, as_generator
 
 __all__ = ["Restorer"]
 
-# A pixel is flagged where more than this part of what its PSF gathers was invalid.
-_LOST = 0.25
+_MASKED = int(RestorationFlag.INVALID | RestorationFlag.LOST | RestorationFlag.UNTRUSTED)
 
 
 class Restorer(Operator):
@@ -44,6 +45,12 @@ class Restorer(Operator):
     -----
     Tiles overlap by as many pixels as an output pixel depends on, so the result does not depend on them. Pixels that
     were invalid, and those most of whose light fell on invalid ones, are masked in the result.
+
+    ``flags`` of a `~astropy.nddata.CCDData` result say why, pixel by pixel, as bits of
+    `~astrogan.image.mask.RestorationFlag`, and more than the mask does: where the image is brighter than what a learned
+    method has been trained on. Results of such methods always have them, others where a pixel is flagged. They are
+    written and read with the image. An image that lies a factor 1.5 or more outside the training is warned of, once an
+    operator.
 
     Examples
     --------
@@ -88,7 +95,8 @@ class Restorer(Operator):
         Returns
         -------
         Same form as ``image`` (a path gives `~astropy.nddata.CCDData`)
-            Same unit, WCS and shape. Its uncertainty is what the method gives, or `None`.
+            Same unit, WCS and shape. Its uncertainty is what the method gives, or `None`; its ``flags`` see the notes
+            of the class.
 
         Raises
         ------
@@ -98,6 +106,11 @@ class Restorer(Operator):
             If it has fewer pixels than the backend needs.
         BackendError
             If the backend breaks its contract.
+
+        Warns
+        -----
+        OutOfRangeWarning
+            If the backend says that the image lies far outside what it was trained on.
         """
         from astrogan.image.provenance import without_stale_keywords
         from astrogan.image.tiling import run_tiled
@@ -120,14 +133,15 @@ class Restorer(Operator):
             rng=generator,
             tile=self.tile,
             workers=self.workers,
-            psf_at=prepared.psf.at if prepared.psf is not None and prepared.psf.varies else None,
+            psf_at=_psf_at(prepared),
             progress=self.progress,
         )
         self._check_estimate(estimate, observation.shape)
         self._warn_no_uncertainty(prepared.had_uncertainty, estimate.variance)
-        mask = ~observation.valid | _mostly_lost(observation)
+        self._warn_out_of_range(observation, estimate.info)
+        flags = self._flags(prepared)
         if estimate.flags is not None:
-            mask |= estimate.flags
+            flags[estimate.flags] |= np.uint8(RestorationFlag.UNTRUSTED)
         same_psf = getattr(self.backend, "keeps_psf", False)
         if not same_psf:
             prepared = prepared.replace(meta=tuple(without_stale_keywords(meta) for meta in prepared.meta))
@@ -135,13 +149,14 @@ class Restorer(Operator):
             prepared,
             estimate.data,
             variance=estimate.variance,
-            mask=mask,
+            mask=(flags & _MASKED) != 0,
+            flags=flags if flags.any() or hasattr(self.backend, "pixel_flags") else None,
             psf=prepared.psf if same_psf else None,
             operation=self.operation,
             notes=self._notes(seed, estimate.info),
         )
 
-    def diagnose(self, observed, restored, *, psf=None, **reading):
+    def diagnose(self, observed, restored, *, psf=None, ensemble=False, rng=0, **reading):
         """Compare a restored image, convolved with the PSF again, with what was observed.
 
         Parameters
@@ -150,24 +165,33 @@ class Restorer(Operator):
             Of equal shape.
         psf : optional
             PSF of ``observed``; default as in a call.
+        ensemble : bool, optional
+            Also restore ``observed`` turned and mirrored in all eight ways, and give the scatter of the results, where
+            the method has such a thing: eight times the work of a call.
+        rng : int or `numpy.random.Generator`, optional
+            For that.
         **reading
             For reading ``observed``, as in a call.
 
         Returns
         -------
         `~astrogan.operators.diagnostics.Diagnostics`
-            Maps of chi^2 and residuals, the reduced chi^2, and flags. It finds what contradicts the data; it cannot
-            find detail that was invented below the PSF's resolution.
+            Maps of chi^2 and residuals, the reduced chi^2, and flags; for learned methods also how far the image lies
+            outside the training. It finds what contradicts the data; it cannot find detail that was invented below the
+            PSF's resolution.
 
         Raises
         ------
         InputError
             If the shapes differ.
+        BackendError
+            If the backend breaks its contract.
         """
         from dataclasses import replace
 
         from astrogan.operators.diagnostics import diagnose
 
+        generator = as_generator(rng)
         before = self._read(
             observed,
             reading,
@@ -185,14 +209,71 @@ class Restorer(Operator):
             raise InputError(f"restored has unit {after.unit}; observed has {before.unit}: convert one of them")
         data = after.observation.data * np.float32(after.scale / before.scale)
         report = diagnose(before.observation, data, before.psf.kernels)
-        return replace(report, variance_estimated=not before.had_uncertainty)
+        return replace(
+            report,
+            variance_estimated=not before.had_uncertainty,
+            out_of_range=self._out_of_range(before.observation),
+            ensemble_spread=self._ensemble_spread(before, generator) if ensemble else None,
+            flag_bits=report.flag_bits | self._flags(before),
+        )
+
+    def _flags(self, prepared):
+        """What is known of each pixel before it is restored: `RestorationFlag` bits, (band, y, x)."""
+        observation = prepared.observation
+        flags = restoration_flags(observation.valid, observation.psf, prepared.saturated)
+        if hasattr(self.backend, "pixel_flags"):
+            own = np.asarray(self._run(self.backend.pixel_flags, observation))
+            if own.shape != flags.shape or own.dtype != np.uint8:
+                raise BackendError(
+                    f"{self.role} {self.backend_name!r} returned pixel_flags of shape {own.shape} and dtype "
+                    f"{own.dtype}; expected {flags.shape} and uint8"
+                )
+            flags |= own
+        return flags
+
+    def _out_of_range(self, observation):
+        if not hasattr(self.backend, "out_of_range"):
+            return None
+        return float(self._run(self.backend.out_of_range, observation))
+
+    def _ensemble_spread(self, prepared, generator):
+        """The scatter of the ensemble in the image's unit, or `None` where the method has none."""
+        from astrogan.image.tiling import run_tiled
+
+        if not hasattr(self.backend, "ensemble_spread"):
+            return None
+        spread = self._run(
+            run_tiled,
+            _Spread(self.backend),
+            prepared.observation,
+            rng=generator,
+            tile=self.tile,
+            workers=self.workers,
+            psf_at=_psf_at(prepared),
+            progress=self.progress,
+        )
+        return spread.data * np.float32(prepared.scale)
 
 
-def _mostly_lost(observation):
-    """Where invalid pixels hold more than a quarter of the light that the PSF spreads a pixel's flux over."""
-    if observation.valid.all() or observation.psf is None:
-        return np.zeros(observation.shape, bool)
-    from astrogan.image.psf import convolve
+class _Spread:
+    """A backend whose estimate is another's ensemble spread, so that the tile engine cuts the one as the other."""
 
-    invalid = (~observation.valid).astype(np.float32)
-    return np.stack([convolve(p, k) > _LOST for p, k in zip(invalid, observation.psf, strict=True)])
+    def __init__(self, backend):
+        self._backend = backend
+
+    def __getattr__(self, name):
+        if name in ("name", "halo", "halo_for", "tile_size", "tile_align"):
+            return getattr(self._backend, name)
+        raise AttributeError(name)
+
+    def for_image(self, observation):
+        settle = getattr(self._backend, "for_image", None)
+        return self if settle is None else _Spread(settle(observation))
+
+    def __call__(self, observation, *, rng):
+        return Estimate(self._backend.ensemble_spread(observation, rng=rng))
+
+
+def _psf_at(prepared):
+    """The PSF as a function of the position, where it varies."""
+    return prepared.psf.at if prepared.psf is not None and prepared.psf.varies else None

@@ -160,6 +160,10 @@ class _Subject:
         self.spec = spec
         self.options = options
 
+    def example(self, shape=(2, 33, 40), **options):
+        """The example, with as many bands as the backend takes where it takes no other number."""
+        return example_observation((getattr(self.make(), "bands", shape[0]), *shape[1:]), **options)
+
     def make(self):
         module, _, name = self.spec.target.partition(":")
         return getattr(importlib.import_module(module), name)(**self.options)
@@ -232,7 +236,7 @@ def _halo(subject):
     assert hasattr(instance, "halo") or hasattr(instance, "halo_for"), (
         "a restorer needs an attribute halo: the pixels of context an output pixel depends on, or -1 for the image"
     )
-    halo = instance.halo_for(example_observation()) if hasattr(instance, "halo_for") else instance.halo
+    halo = instance.halo_for(subject.example()) if hasattr(instance, "halo_for") else instance.halo
     assert isinstance(halo, int | np.integer), f"halo is {halo!r}; it must be an integer"
     assert halo >= -1, f"halo is {halo}; it must be -1 or more"
 
@@ -241,7 +245,7 @@ def _halo(subject):
 def _output_form(subject):
     """Shape, dtype and finiteness of what comes back."""
     instance = subject.make()
-    observation = example_observation()
+    observation = subject.example()
     result = subject.call(instance, observation, np.random.default_rng(0))
     role = subject.spec.role
     if role == "noise":
@@ -286,7 +290,7 @@ def _assert_separation(result, observation):
 @_check()
 def _input_unchanged(subject):
     """The observation is shared between backends: nobody writes to it."""
-    observation = example_observation()
+    observation = subject.example()
     copies = [np.array(a) for a in (observation.data, observation.valid, observation.variance, observation.psf)]
     subject.run(observation)
     now = (observation.data, observation.valid, observation.variance, observation.psf)
@@ -297,7 +301,7 @@ def _input_unchanged(subject):
 @_check()
 def _deterministic(subject):
     """The same seed gives the same bits, and the global generators are left alone."""
-    observation = example_observation()
+    observation = subject.example()
     state = np.random.get_state()[1].copy()  # noqa: NPY002 - the legacy generator is what must stay untouched
     first, second = subject.run(observation, seed=7), subject.run(observation, seed=7)
     assert len(first) == len(second), "two runs with one seed differ"
@@ -309,7 +313,7 @@ def _deterministic(subject):
 def _reusable_in_threads(subject):
     """One instance, eight threads: as one after the other."""
     instance = subject.make()
-    observations = [example_observation(seed=seed) for seed in range(8)]
+    observations = [subject.example(seed=seed) for seed in range(8)]
     serial = [subject.run(o, instance) for o in observations]
     with ThreadPoolExecutor(8) as pool:
         threaded = list(pool.map(lambda o: subject.run(o, instance), observations))
@@ -324,8 +328,8 @@ def _reusable_in_threads(subject):
 def _masked_values_unread(subject):
     """What lies under an invalid pixel changes no valid one (the filling may)."""
     instance = subject.make()
-    halo = instance.halo_for(example_observation()) if hasattr(instance, "halo_for") else instance.halo
-    one, other = example_observation(), example_observation()
+    halo = instance.halo_for(subject.example()) if hasattr(instance, "halo_for") else instance.halo
+    one, other = subject.example(), subject.example()
     data = np.array(other.data)
     data[~other.valid] = 50.0
     other = other.replace(data=data)
@@ -351,7 +355,7 @@ def _further_than(valid, reach):
 @_check("restorer", "deblender", "translator")
 def _scaling(subject):
     """f(s x) = s f(x): a unit is not information."""
-    observation = example_observation(masked=False)
+    observation = subject.example(masked=False)
     reference = subject.run(observation)
     for factor in (1e-3, 1e4):
         scaled = observation.replace(data=observation.data * factor, variance=observation.variance * factor**2)
@@ -366,7 +370,7 @@ def _scaling(subject):
 @_check("restorer", "translator")
 def _zero_image(subject):
     """An empty sky stays empty."""
-    observation = example_observation(masked=False)
+    observation = subject.example(masked=False)
     zero = observation.replace(data=np.zeros_like(observation.data))
     out = subject.run(zero)[0]
     assert np.abs(out).max() < 1e-4, f"an image of zeros becomes one with values up to {np.abs(out).max():.3g}"
@@ -378,7 +382,7 @@ def _sizes(subject):
     instance = subject.make()
     smallest = int(getattr(instance, "min_size", 1))
     for height, width in ((33, 47), (21, 22), (9, 64), (5, 5), (1, 1)):
-        observation = example_observation((1, height, width), masked=False)
+        observation = subject.example((1, height, width), masked=False)
         if min(height, width) < smallest:
             continue
         try:
@@ -397,7 +401,7 @@ def _tiles(subject):
     from astrogan.image.tiling import run_tiled
 
     instance = subject.make()
-    observation = example_observation((1, 150, 170), masked=True)
+    observation = subject.example((1, 150, 170), masked=True)
     halo = instance.halo_for(observation) if hasattr(instance, "halo_for") else instance.halo
     if halo < 0 or halo > 45:
         return f"halo is {halo}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import numbers
 
 import numpy as np
 
 from astrogan.api import Estimate
+from astrogan.backends._jpeg import through_jpeg
 from astrogan.backends.classic._forward import Forward
 from astrogan.backends.classic._random import standard_normal
 from astrogan.exceptions import InputError
@@ -160,17 +160,8 @@ class GalaxyGAN2017Degrader:
         if self.output == "clipped":
             return np.clip(flux, stretch.low, stretch.high) * np.float32(self.nanomaggy)
         y = stretch.forward(flux)
-        return y if self.output == "stretched" else self._through_jpeg(y)
-
-    def _through_jpeg(self, y):
-        from PIL import Image
-
+        if self.output == "stretched":
+            return y
         if len(y) not in (1, 3):
             raise InputError(f"output='jpeg' needs one or three bands; the image has {len(y)}")
-        grey = np.rint(np.clip(y, 0, 1) * 255).astype(np.uint8)
-        picture = Image.fromarray(grey[0] if len(grey) == 1 else np.ascontiguousarray(np.moveaxis(grey, 0, -1)))
-        file = io.BytesIO()
-        picture.save(file, format="JPEG", quality=self.quality)
-        with Image.open(io.BytesIO(file.getvalue())) as decoded:
-            levels = np.asarray(decoded)
-        return (np.atleast_3d(levels).transpose(2, 0, 1) / 255).astype(np.float32)
+        return through_jpeg(y, self.quality)

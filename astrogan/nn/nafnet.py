@@ -1,0 +1,197 @@
+"""The restoration network: a small NAFNet that mixes classic estimates pixel by pixel and adds what they miss."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["RestorationNAFNet"]
+
+
+class RestorationNAFNet(nn.Module):
+    """A NAFNet (Chen et al. 2022, ECCV, arXiv:2204.04676) for images in units of their noise.
+
+    The network sees each band, several Wiener estimates of it, the noise map and the PSF's width, all compressed by an
+    inverse hyperbolic sine. It returns weights by which the estimates are mixed in each pixel (they sum to one, so
+    that a mixture keeps sky and flux), a correction in linear flux, and the width of the error's distribution. No
+    operation looks further than `halo`: unlike in the original there is no channel attention over the whole image, and
+    the only normalisation is that of a pixel's channels.
+
+    Parameters
+    ----------
+    bands : int
+        Bands in and out, restored together.
+    widths : tuple of int
+        Channels of each scale; the first is at half the image's resolution, each further one halves it again.
+    blocks : tuple of int
+        Blocks at each scale on the way down, then on the way up: ``2 len(widths) - 1`` numbers.
+    balances : tuple of float
+        Of the Wiener estimates, see `~astrogan.nn.filters.wiener_bank`.
+    radius : int
+        Of the Wiener filters in pixels.
+    softening : float
+        Flux in units of the noise beyond which the input is compressed.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of scales and blocks do not agree.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from astrogan.nn.nafnet import RestorationNAFNet
+    >>> net = RestorationNAFNet(bands=1, widths=(8, 16), blocks=(1, 1, 1), balances=(0.1, 10.0))
+    >>> data = torch.zeros(1, 1, 30, 21)
+    >>> mean, spread = net(data, torch.ones_like(data), torch.full((1, 1), 3.0), torch.zeros(1, 1, 2, 30, 21))
+    >>> mean.shape == spread.shape == data.shape
+    True
+    """
+
+    def __init__(
+        self,
+        bands=1,
+        widths=(32, 64, 128),
+        blocks=(1, 2, 4, 2, 1),
+        balances=(0.02, 1.0, 30.0),
+        radius=24,
+        softening=2.0,
+    ):
+        super().__init__()
+        if len(blocks) != 2 * len(widths) - 1:
+            raise ValueError(f"blocks={blocks!r} must hold {2 * len(widths) - 1} numbers for {len(widths)} scales")
+        self.bands, self.widths, self.blocks = int(bands), tuple(widths), tuple(blocks)
+        self.balances, self.radius, self.softening = tuple(map(float, balances)), int(radius), float(softening)
+        scales, filters = len(widths), len(balances)
+        inputs = self.bands * (filters + 3)  # the estimates, the image, its noise and its FWHM
+        self.stem = nn.Conv2d(4 * inputs, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(_blocks(w, n) for w, n in zip(widths, blocks, strict=False))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(_blocks(widths[s], blocks[2 * scales - 2 - s]) for s in range(scales - 1))
+        self.head = nn.Conv2d(widths[0], 4 * self.bands * (filters + 1), 3, padding=1)
+        self.spread = nn.Sequential(
+            nn.Conv2d(widths[0], widths[0], 3, padding=1), nn.GELU(), nn.Conv2d(widths[0], 4 * self.bands, 1)
+        )
+        with torch.no_grad():
+            self.head.weight *= 0.1
+            self.head.bias.zero_()
+
+    @property
+    def architecture(self):
+        """The keyword arguments that build this network, for cards."""
+        names = ("bands", "widths", "blocks", "balances", "radius", "softening")
+        return {n: list(v) if isinstance(v := getattr(self, n), tuple) else v for n in names}
+
+    @property
+    def stride(self):
+        """Pixels that go into one of the coarsest scale: where a tile begins must be a multiple of it."""
+        return 2 ** len(self.widths)
+
+    @property
+    def halo(self):
+        """Pixels around a tile on which its result depends, the Wiener filters' included; a multiple of `stride`."""
+        scales = len(self.widths)
+        at_scale = [self.blocks[s] + (self.blocks[2 * scales - 2 - s] if s < scales - 1 else 0) for s in range(scales)]
+        reach = sum(n * 2 ** (s + 1) for s, n in enumerate(at_scale)) + 3 * 2 + self.stride
+        return -(-(reach + self.radius) // self.stride) * self.stride
+
+    def forward(self, data, noise, fwhm, estimates):
+        """Restore a batch.
+
+        Parameters
+        ----------
+        data : `torch.Tensor`
+            (n, band, y, x), sky subtracted, in units of the sky's noise.
+        noise : `torch.Tensor`
+            Standard deviation of each pixel, the same shape and unit.
+        fwhm : `torch.Tensor`
+            Of the PSF, in pixels, (n, band).
+        estimates : `torch.Tensor`
+            ``data`` through the Wiener bank, (n, band, filter, y, x).
+
+        Returns
+        -------
+        mean, spread : `torch.Tensor`
+            The restored image, and the 68.3 % quantile of its error's absolute value, both (n, band, y, x), float32,
+            in the unit of ``data``.
+        """
+        n, bands, height, width = data.shape
+        planes = [
+            torch.asinh(estimates / self.softening).flatten(1, 2),
+            torch.asinh(data / self.softening),
+            torch.log(noise),
+            torch.log(fwhm)[:, :, None, None].expand(-1, -1, height, width),
+        ]
+        features = self._features(_padded(torch.cat(planes, 1), self.stride))
+        parts = functional.pixel_shuffle(self.head(features).float(), 2)[..., :height, :width]
+        parts = parts.reshape(n, bands, len(self.balances) + 1, height, width)
+        mixed = (torch.softmax(parts[:, :, :-1], 2) * estimates).sum(2)
+        # Bright pixels err in proportion to their flux; a correction in this unit is of order one everywhere.
+        scale = torch.sqrt(1 + (mixed.detach() / self.softening) ** 2)
+        mean = mixed + scale * parts[:, :, -1]
+        # The error's width is learned beside the image, not at its cost: no gradient goes further down.
+        width_of_error = functional.pixel_shuffle(self.spread(features.detach()).float(), 2)[..., :height, :width]
+        return mean, scale * functional.softplus(width_of_error)
+
+    def _features(self, planes):
+        x = self.stem(functional.pixel_unshuffle(planes, 2).contiguous(memory_format=torch.channels_last))
+        passed = []
+        for blocks, shrink in zip(self.down, self.shrink, strict=False):
+            x = blocks(x)
+            passed.append(x)
+            x = shrink(x)
+        x = self.down[-1](x)
+        for blocks, grow, skip in zip(reversed(self.up), reversed(self.grow), reversed(passed), strict=True):
+            x = blocks(functional.pixel_shuffle(grow(x), 2) + skip)
+        return x
+
+
+def _padded(planes, stride):
+    """Rows and columns repeated at the far edges, up to a multiple of the stride."""
+    height, width = planes.shape[-2:]
+    return functional.pad(planes, (0, -width % stride, 0, -height % stride), mode="replicate")
+
+
+def _blocks(width, number):
+    return nn.Sequential(*(_Block(width) for _ in range(number)))
+
+
+class _Block(nn.Module):
+    """Two gated residual branches: one that looks at a pixel's neighbours, one that mixes its channels."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm1, self.norm2 = _PixelNorm(width), _PixelNorm(width)
+        self.expand1, self.expand2 = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, 2 * width, 1)
+        self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
+        self.project1, self.project2 = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
+        self.weight1 = nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.weight2 = nn.Parameter(torch.zeros(1, width, 1, 1))
+
+    def forward(self, x):
+        """(n, width, y, x) to the same shape."""
+        x = x + self.weight1 * self.project1(_gated(self.depthwise(self.expand1(self.norm1(x)))))
+        return x + self.weight2 * self.project2(_gated(self.expand2(self.norm2(x))))
+
+
+def _gated(x):
+    first, second = x.chunk(2, 1)
+    return first * second
+
+
+class _PixelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x):
+        """(n, width, y, x) to the same shape."""
+        last = x.permute(0, 2, 3, 1)
+        return functional.layer_norm(last, self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)

@@ -1,0 +1,266 @@
+"""The training loop: Lightning's trainer around a module and a stream, with checkpoints in the run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import multiprocessing
+import signal
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from astrogan.exceptions import InputError, MissingDependencyError
+from astrogan.train._fit import take
+from astrogan.train.evaluate import evaluating
+from astrogan.train.recipe import Recipe
+from astrogan.train.sources import Source, open_sources
+from astrogan.train.stream import Degradation, PairStream
+
+__all__ = ["Job", "network_module", "prepare", "sheet", "train"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with all that it describes."""
+
+    recipe: Recipe
+    source: Source
+    training: PairStream
+    validation: PairStream
+    module: Any
+
+
+def prepare(recipe, data):
+    """Open a recipe's data and build its network: what can be wrong with either is found here."""
+    module = network_module(recipe)
+    source = open_sources(recipe.data, data)
+    return Job(recipe, source, _stream(recipe, source, "train"), _stream(recipe, source, "validation"), module)
+
+
+def train(run, job, trainer_options, workers, stop_after, *, resume):
+    """Train until the recipe's last step, or for ``stop_after`` epochs; see `astrogan.train.fit`.
+
+    Returns
+    -------
+    `lightning.Trainer`
+    """
+    recipe, module = job.recipe, job.module
+    trainer = lightning.Trainer(
+        **trainer_options,
+        max_epochs=-(-recipe.steps // recipe.epoch_steps),
+        logger=_logger(run),
+        callbacks=[_Keeper(run, job.validation, stop_after)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=recipe.validate_every,
+        log_every_n_steps=50,
+    )
+    count = max(1, recipe.validation_images // recipe.batch)
+    loader = _loader(job.training, _Steps(recipe.epoch_steps, recipe.steps, trainer, module), workers)
+    validation = _loader(job.validation, range(count))
+    checkpoint = run.resume() if resume else None
+    if checkpoint is None:
+        _start(module, recipe)
+    with _interruptible():
+        trainer.fit(
+            module,
+            loader,
+            validation,
+            ckpt_path=None if checkpoint is None else str(checkpoint.path),
+            weights_only=True,
+        )
+    return trainer
+
+
+def network_module(recipe):
+    """The Lightning module of a recipe, as it is before the first step."""
+    if recipe.task == "restoration":
+        from astrogan.nn.nafnet import RestorationNAFNet
+        from astrogan.train.restoration import RestorationModule
+
+        _check_keys("network", recipe.network, RestorationNAFNet)
+        _check_keys("training", recipe.training, RestorationModule, taken=("network", "steps", "seed"))
+        with _faults_of("network", "training"):
+            return RestorationModule(recipe.network, steps=recipe.steps, seed=recipe.seed, **recipe.training)
+    from astrogan.train.galaxygan import GalaxyGANModule
+    from astrogan.train.gan import GalaxyGAN2017Module
+
+    for table in ("network", "training"):
+        settings = getattr(recipe, table)
+        _check_keys(table, settings, GalaxyGANModule, GalaxyGAN2017Module, taken=("steps", "seed", "settings"))
+    with _faults_of("network", "training"):
+        return GalaxyGANModule(seed=recipe.seed, steps=recipe.steps, **(recipe.network | recipe.training))
+
+
+def _check_keys(table, settings, *takers, taken=()):
+    known = [name for taker in takers for name in inspect.signature(taker).parameters if name not in taken]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise InputError(f"recipe [{table}] has unknown keys {', '.join(unknown)}; there are {', '.join(known)}")
+
+
+@contextlib.contextmanager
+def _faults_of(*tables):
+    """Values that a network or a loss cannot take are the recipe's fault."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        where = " or ".join(f"[{table}]" for table in tables)
+        raise InputError(f"recipe {where} holds a value that cannot be used: {error}") from error
+
+
+def _start(module, recipe):
+    """Load the weights that a recipe starts from."""
+    if not recipe.start_from:
+        return
+    from astrogan.weights import load_weights
+
+    weights = load_weights(recipe.start_from)
+    networks = (module.network, module.average) if recipe.task == "restoration" else (module.exported,)
+    try:
+        for network in networks:
+            network.load_state_dict(weights.tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"recipe start_from={recipe.start_from!r} is of another architecture, {weights.card['architecture']}; "
+            f"the recipe's is {module.architecture}"
+        ) from error
+
+
+def _stream(recipe, source, part):
+    _check_keys("degradation", recipe.degradation, Degradation)
+    with _faults_of("degradation"):
+        degradation = Degradation(**recipe.degradation)
+    return PairStream(
+        take(source, recipe, part),
+        degradation,
+        batch=recipe.batch,
+        crop=recipe.crop,
+        seed=recipe.seed + (0 if part == "train" else 1_000_003),
+        jitter=part == "train",
+        augment=part == "train",
+    )
+
+
+def _logger(run):
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(str(run.folder), name="", version="tensorboard")
+    except ModuleNotFoundError:
+        return False
+
+
+def _loader(stream, sampler, workers=0):
+    # Batches draw from nothing but their step; a generator of its own keeps the loader from using torch's global one.
+    return DataLoader(
+        _Batches(stream),
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        generator=torch.Generator(),
+        multiprocessing_context=_context() if workers else None,
+        persistent_workers=workers > 0,
+    )
+
+
+def _context():
+    """How worker processes start: threads of torch do not survive a fork."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """Lightning ends the interpreter where it is interrupted, and leaves the keys that interrupt without effect."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+class _Batches(Dataset):
+    """Batches of a stream by step."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getitem__(self, step):
+        return {key: torch.from_numpy(value) for key, value in self.stream.batch(int(step)).items()}
+
+
+class _Steps(Sampler):
+    """The steps of an epoch; each process of a distributed run has steps of its own.
+
+    They follow from the steps done: Lightning's number of the epoch is one behind when a run goes on, at the moment at
+    which workers are told what to prepare.
+    """
+
+    def __init__(self, epoch_steps, steps, trainer, module):
+        self.epoch_steps, self.steps, self.trainer, self.module = epoch_steps, steps, trainer, module
+
+    def _range(self):
+        first = int(self.module.steps_done)
+        return range(first, min((first // self.epoch_steps + 1) * self.epoch_steps, self.steps))
+
+    def __iter__(self):
+        for step in self._range():
+            yield step * self.trainer.world_size + self.trainer.global_rank
+
+    def __len__(self):
+        return len(self._range())
+
+
+class _Keeper(lightning.Callback):
+    """At the end of an epoch: a line of metrics and a checkpoint; after a validation, a sheet of samples."""
+
+    def __init__(self, run, stream, stop_after):
+        self.run, self.stream, self.left = run, stream, stop_after
+        self.validated = False
+
+    def on_train_epoch_end(self, trainer, module):
+        step = int(module.steps_done)
+        # Lightning keeps what the last validation found for the epochs after it.
+        names = [name for name in trainer.callback_metrics if self.validated or not name.startswith("val/")]
+        self.validated = False
+        if trainer.is_global_zero:
+            self.run.append_metrics({"step": step, **{n: float(trainer.callback_metrics[n]) for n in names}})
+        # All processes take part in saving; the first writes.
+        self.run.save_checkpoint(step, trainer.save_checkpoint)
+        if self.left is not None:
+            self.left -= 1
+            trainer.should_stop = trainer.should_stop or self.left <= 0
+
+    def on_validation_end(self, trainer, module):
+        self.validated = True
+        if trainer.is_global_zero:
+            sheet(self.run, module, self.stream, int(module.steps_done))
+
+
+def sheet(run, module, stream, step, rows=4):
+    """Write a sheet of samples: degraded, restored, original; none where matplotlib is not installed."""
+    from astrogan.train.sheets import sample_sheet
+
+    batch = {key: torch.from_numpy(value) for key, value in stream.batch(0).items()}
+    with evaluating(module):
+        restored = module.restored({key: value.to(module.device) for key, value in batch.items()}).float().cpu()
+    columns = (batch["degraded"], restored, batch["original"])
+    images = [[np.asarray(column[i]) for column in columns] for i in range(min(rows, len(restored)))]
+    with contextlib.suppress(MissingDependencyError):
+        sample_sheet(run.path(f"samples/step-{step:08d}.png"), images, ("degraded", "restored", "original"))

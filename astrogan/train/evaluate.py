@@ -1,0 +1,190 @@
+"""What a card says of a network: its ranges, how its errors are calibrated, and its figures beside baselines."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import torch
+
+from astrogan.nn.losses import psnr_loss, stretched_2017
+from astrogan.train.stream import PairStream
+
+__all__ = ["evaluating", "evaluation", "score_test_part"]
+
+# (FWHM in pixels, noise ratio): four cells of the paper's grid at 0.396 arcsec per pixel.
+_CELLS = ((1.4 / 0.396, 1.0), (1.8 / 0.396, 2.0), (2.2 / 0.396, 5.0), (2.5 / 0.396, 10.0))
+
+
+@contextlib.contextmanager
+def evaluating(module):
+    """A module in evaluation mode: in training mode, looking at images changes the statistics of normalisations.
+
+    Parameters
+    ----------
+    module : `torch.nn.Module`
+        In the mode it was in before, afterwards.
+    """
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
+
+
+def evaluation(module, recipe, stream):
+    """Measure a trained network on the images of the validation part.
+
+    Parameters
+    ----------
+    module : Lightning module
+        `~astrogan.train.restoration.RestorationModule` or `~astrogan.train.galaxygan.GalaxyGANModule`.
+    recipe : `~astrogan.train.recipe.Recipe`
+    stream : `~astrogan.train.stream.PairStream`
+        Of the validation part.
+
+    Returns
+    -------
+    dict
+        ``ranges``, ``calibration`` and ``metrics``, as the card has them.
+    """
+    batches = max(1, -(-min(recipe.validation_images, len(stream.source)) // recipe.batch))
+    calibrated = recipe.task == "restoration"
+    with evaluating(module):
+        return {
+            "ranges": _ranges(recipe, stream, batches),
+            "calibration": _calibration(module, stream, batches) if calibrated else None,
+            "metrics": [_row(module, recipe, stream, cell, batches) for cell in _cells(recipe)],
+        }
+
+
+def score_test_part(weights, recipe, data, *, images=0):
+    """PSNR of trained weights on the test part of a recipe's split, averaged over its degradations.
+
+    Parameters
+    ----------
+    weights : `~astrogan.weights.Weights`
+    recipe : `~astrogan.train.recipe.Recipe`
+    data : path
+        The folder below which the recipe's files lie.
+    images : int
+        So many at most (0: all).
+
+    Returns
+    -------
+    dict
+        ``images``, ``psnr``, ``psnr_identity`` and ``psnr_gaussian``.
+    """
+    from astrogan.train._fit import take
+    from astrogan.train._loop import network_module
+    from astrogan.train.sources import open_sources
+    from astrogan.train.stream import Degradation
+
+    source = take(open_sources(recipe.data, data), recipe, "test")
+    module = network_module(recipe)
+    module.exported.load_state_dict(weights.tensors)
+    number = min(len(source), images or len(source))
+    # One by one, so that each is seen once, whatever their number.
+    stream = PairStream(
+        source, Degradation(**recipe.degradation), batch=1, crop=recipe.crop, seed=recipe.seed,
+        jitter=False, augment=False,
+    )  # fmt: skip
+    with evaluating(module):
+        rows = [_row(module, recipe, stream, cell, number) for cell in _cells(recipe)]
+    names = ("psnr", "psnr_identity", "psnr_gaussian")
+    return {"images": number} | {n: float(np.mean([row[n] for row in rows])) for n in names}
+
+
+def _batches(stream, number, device):
+    for step in range(number):
+        yield {key: torch.from_numpy(value).to(device) for key, value in stream.batch(step).items()}
+
+
+def _ranges(recipe, stream, batches):
+    """What the training saw: FWHM in pixels, and the brightest pixel in units of the noise."""
+    peaks = []
+    for batch in _batches(stream, batches, "cpu"):
+        data = (batch["degraded"] - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None]
+        peaks += data.amax(dim=(2, 3)).flatten().tolist()
+    # Blank sky is part of the training, so there is no lower end.
+    high = np.percentile(peaks, 99)
+    fwhm = stream.degradation.fwhm
+    return {"fwhm": [float(fwhm[0]), float(fwhm[1])], "peak_snr": [0.0, float(high)]}
+
+
+@torch.no_grad()
+def _calibration(module, stream, batches):
+    """The factors by which the predicted width becomes the 68.27 and 95.45 per cent interval of the error."""
+    from astrogan.train.restoration import restore
+
+    ratios = []
+    for batch in _batches(stream, batches, module.device):
+        mean, spread = restore(module.average, batch)
+        target = (batch["original"] - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None]
+        ratios.append(((mean - target).abs() / spread.clamp(min=1e-6)).flatten()[::7].cpu())
+    ratio = torch.cat(ratios).double().numpy()
+    scale = float(np.quantile(ratio, 0.6827))
+    half = len(ratio) // 2
+    inner = float(np.quantile(ratio[:half], 0.6827))
+    outer = float(np.quantile(ratio[:half], 0.9545))
+    return {
+        "scale": scale,
+        "scale95": float(np.quantile(ratio, 0.9545)),
+        # Of the second half of the images, with factors from the first: nothing is scored on what it was tuned with.
+        "coverage68": float((ratio[half:] <= inner).mean()),
+        "coverage95": float((ratio[half:] <= outer).mean()),
+    }
+
+
+def _cells(recipe):
+    """Degradations at which a recipe's network is measured: its own, where it knows one only."""
+    fwhm, ratio = recipe.degradation.get("fwhm"), recipe.degradation.get("noise_ratio")
+    if fwhm and ratio and fwhm[0] == fwhm[1] and ratio[0] == ratio[1]:
+        return ((fwhm[0], ratio[0]),)
+    if recipe.degradation.get("kind", "galaxygan2017") == "galaxygan2017":
+        return _CELLS
+    low, high = recipe.degradation.get("fwhm", (1.5, 7.0))
+    return tuple((low + f * (high - low), ratio) for f, ratio in ((0.2, 1.5), (0.4, 3.0), (0.6, 6.0), (0.8, 12.0)))
+
+
+@torch.no_grad()
+def _row(module, recipe, stream, cell, batches):
+    """PSNR of a cell: the network, the image as it is, and Gaussian smoothing with the width that the truth prefers."""
+    fixed = PairStream(
+        stream.source, stream.degradation, batch=stream.size, crop=stream.crop, seed=stream.seed + 7,
+        jitter=False, augment=False, fixed=cell,
+    )  # fmt: skip
+    scores, smoothed = {"network": [], "identity": []}, {}
+    for batch in _batches(fixed, batches, module.device):
+        truth = _domain(batch["original"], batch, recipe)
+        images = {"network": module.restored(batch), "identity": batch["degraded"]}
+        for name, image in images.items():
+            stretched = name == "network" and recipe.task != "restoration"
+            seen = image if stretched else _domain(image, batch, recipe)
+            scores[name].append(float(-psnr_loss(seen, truth)))
+        for width in (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0):
+            seen = _domain(_smooth(batch["degraded"], width), batch, recipe)
+            smoothed.setdefault(width, []).append(float(-psnr_loss(seen, truth)))
+    return {
+        "fwhm": round(float(cell[0]), 4),
+        "noise_ratio": float(cell[1]),
+        "images": batches * stream.size,
+        "psnr": round(float(np.mean(scores["network"])), 3),
+        "psnr_identity": round(float(np.mean(scores["identity"])), 3),
+        "psnr_gaussian": round(max(float(np.mean(v)) for v in smoothed.values()), 3),
+    }
+
+
+def _domain(image, batch, recipe):
+    if recipe.degradation.get("kind", "galaxygan2017") == "galaxygan2017":
+        return stretched_2017(image)
+    return torch.asinh((image - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None] / 10)
+
+
+def _smooth(images, width):
+    from scipy.ndimage import gaussian_filter
+
+    array = gaussian_filter(images.cpu().numpy(), (0, 0, width, width), mode="nearest")
+    return torch.from_numpy(array).to(images.device)

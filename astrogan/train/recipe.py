@@ -1,0 +1,222 @@
+"""Recipes: everything that a training run depends on but the data's place, as a small TOML file."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import re
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+
+from astrogan.exceptions import InputError
+
+__all__ = ["Recipe", "list_recipes", "read_recipe"]
+
+TASKS = ("restoration", "galaxygan2017")
+_POSITIVE = ("steps", "batch", "crop", "epoch_steps", "validate_every", "validation_images")
+_TABLES = ("network", "training", "degradation", "card")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run's settings.
+
+    Parameters
+    ----------
+    name : str
+        Also of the weights: lower-case letters, digits and hyphens.
+    task : {'restoration', 'galaxygan2017'}
+        Which network, losses and degradation of the data.
+    data : list of dict
+        Sources, see `astrogan.train.sources.open_source`; a source's ``weight`` is its share of the images.
+    summary : str
+        One line.
+    seed : int
+        Of everything random.
+    steps, batch, crop : int
+        Optimiser steps, images in a batch, pixels along an edge.
+    epoch_steps : int
+        Steps between two checkpoints.
+    validate_every : int
+        Epochs between two validations.
+    validation_images : int
+        Images of the validation part that are looked at.
+    images : int
+        Use so many training images only (0: all).
+    folds, fold : int
+        k-fold cross validation: with ``folds`` above zero, fold ``fold`` is the test and the rest is for training.
+    start_from : str
+        Weights to start from: a name or a path.
+    network, training, degradation : dict
+        Keyword arguments of the network, the Lightning module and `~astrogan.train.stream.Degradation`.
+    card : dict
+        For the model card: citation, licence, notes, band_names.
+    """
+
+    name: str
+    task: str = "restoration"
+    data: list = field(default_factory=list)
+    summary: str = ""
+    seed: int = 0
+    steps: int = 1000
+    batch: int = 8
+    crop: int = 128
+    epoch_steps: int = 200
+    validate_every: int = 5
+    validation_images: int = 32
+    images: int = 0
+    folds: int = 0
+    fold: int = 0
+    start_from: str = ""
+    network: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    degradation: dict = field(default_factory=dict)
+    card: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not re.fullmatch(r"[a-z0-9-]+", self.name):
+            raise InputError(f"recipe name={self.name!r} must be lower-case letters, digits and hyphens")
+        if self.task not in TASKS:
+            raise InputError(f"recipe task={self.task!r} must be one of {', '.join(TASKS)}")
+        for name in _TABLES:
+            if not isinstance(getattr(self, name), dict):
+                raise InputError(f"recipe {name}={getattr(self, name)!r} must be a table, [{name}]")
+        if not isinstance(self.data, list | tuple) or not all(isinstance(source, dict) for source in self.data):
+            raise InputError(f"recipe data={self.data!r} must be tables, [[data]]")
+        if not self.data:
+            raise InputError(f"recipe {self.name!r} names no data; add a [[data]] table")
+        for name in (*_POSITIVE, "seed", "images", "folds", "fold"):
+            value, low = getattr(self, name), int(name in _POSITIVE)
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
+                raise InputError(f"recipe {name}={value!r} must be an integer of at least {low}")
+        for name in ("summary", "start_from"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"recipe {name}={getattr(self, name)!r} must be text")
+        if self.folds and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+            raise InputError(f"recipe fold={self.fold!r} must be from 0 to folds - 1, and folds={self.folds!r} >= 2")
+
+    def with_overrides(self, overrides):
+        """A recipe with other values: ``{"steps": 100, "training.learning_rate": 1e-3}``.
+
+        Parameters
+        ----------
+        overrides : dict or None
+            Values by name; a dot goes into a table.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        InputError
+            If a name is unknown, or a value cannot be.
+        """
+        changes = {}
+        for key, value in (overrides or {}).items():
+            name, dot, inner = str(key).partition(".")
+            if name not in _NAMES or (dot and not (inner and name in _TABLES)):
+                raise InputError(f"recipe key {key!r} is unknown; there are {', '.join(sorted(_NAMES))}")
+            changes[name] = (changes.get(name, getattr(self, name)) | {inner: value}) if inner else value
+        return replace(self, **changes)
+
+    def to_toml(self):
+        """The recipe as TOML text; `read_recipe` gives the same recipe back."""
+        lines = _pairs({name: getattr(self, name) for name in _NAMES if name not in (*_TABLES, "data")})
+        for name in _TABLES:
+            lines += ["", f"[{name}]", *_pairs(getattr(self, name))]
+        for source in self.data:
+            lines += ["", "[[data]]", *_pairs(source)]
+        return "\n".join(lines) + "\n"
+
+
+_NAMES = tuple(f.name for f in fields(Recipe))
+
+
+def _pairs(table):
+    """Lines ``key = value``."""
+    return [f"{_key(key)} = {_toml(value, key)}" for key, value in table.items()]
+
+
+def _key(key):
+    return key if _BARE_KEY.fullmatch(str(key)) else _quoted(str(key))
+
+
+def _quoted(text):
+    # JSON's escapes are TOML's, which wants this one, too.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml(value, key):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | Path):
+        return _quoted(str(value))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(inner, key) for inner in value)}]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(_pairs(value)) + " }"
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        return repr(float(value)) if not math.isnan(value) else "nan"
+    raise InputError(f"recipe {key}={value!r} cannot be written as TOML; use numbers, text, lists and tables")
+
+
+def list_recipes():
+    """Names of the recipes that come with astrogan."""
+    folder = resources.files("astrogan.train") / "recipes"
+    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+
+
+def read_recipe(name_or_path):
+    """A recipe by name, or from a TOML file.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        One of `list_recipes`, or a path that ends in ``.toml``.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe, it is no TOML, or a key is unknown.
+
+    Examples
+    --------
+    >>> from astrogan.train.recipe import read_recipe
+    >>> read_recipe("galaxygan2017").training["l1_weight"]
+    100.0
+    """
+    text = str(name_or_path)
+    if text in list_recipes():
+        content = (resources.files("astrogan.train") / "recipes" / f"{text}.toml").read_text(encoding="utf-8")
+    elif text.endswith(".toml") and Path(text).expanduser().is_file():
+        content = _read(Path(text).expanduser())
+    else:
+        raise InputError(f"recipe={text!r} is neither a .toml file nor one of {', '.join(list_recipes())}")
+    try:
+        table = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"recipe={text!r} is no valid TOML: {error}") from error
+    unknown = sorted(set(table) - set(_NAMES))
+    if unknown:
+        raise InputError(f"recipe={text!r} has unknown keys {', '.join(unknown)}; there are {', '.join(_NAMES)}")
+    if "name" not in table:
+        raise InputError(f'recipe={text!r} has no name; add name = "...", which the weights will have, too')
+    return Recipe(**table)
+
+
+def _read(path):
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe={str(path)!r} cannot be read: {error}") from error
