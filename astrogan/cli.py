@@ -274,7 +274,7 @@ def _alignment(table):
 
 @cli.command()
 @_image_options
-@click.option("-b", "--backend", default="richardson-lucy", show_default=True, help="See: astrogan backends.")
+@click.option("-b", "--backend", default="nafnet", show_default=True, help="See: astrogan backends.")
 @click.option("--tile", type=click.IntRange(min=8), help="Edge of the tiles in pixels.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a core.")
 @click.option("--diagnose", is_flag=True, help="Print the reconvolution check.")

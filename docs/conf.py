@@ -37,7 +37,7 @@ if offline:
     intersphinx_mapping.clear()
     nitpick_ignore_regex += [
         (r"py:.*", r"(astropy|numpy|scipy|photutils|skimage|torch|matplotlib|galsim|pluggy|reproject)(\..*)?"),
-        (r"py:.*", r"(True|False|None|AssertionError|LookupError|OSError|ValueError|pathlib\..*)"),
+        (r"py:.*", r"(True|False|None|AssertionError|LookupError|OSError|ValueError|len|(abc|enum|pathlib)\..*)"),
     ]
 else:
     intersphinx_mapping |= {

@@ -308,7 +308,7 @@ def resize(images, size):
     Returns
     -------
     `torch.Tensor`
-        (..., *size).
+        ``(..., *size)``.
 
     Raises
     ------

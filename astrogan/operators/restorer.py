@@ -66,7 +66,7 @@ class Restorer(Operator):
     role = "restorer"
     operation = "restore"
 
-    def __init__(self, backend="richardson-lucy", *, psf=None, tile=None, workers=None, progress=None, **options):
+    def __init__(self, backend="nafnet", *, psf=None, tile=None, workers=None, progress=None, **options):
         super().__init__(backend, **options)
         for name, value, smallest in (("tile", tile, 8), ("workers", workers, 1)):
             whole = isinstance(value, int | np.integer) and not isinstance(value, bool)

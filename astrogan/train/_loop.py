@@ -224,7 +224,8 @@ class _Steps(Sampler):
             yield step * self.trainer.world_size + self.trainer.global_rank
 
     def __len__(self):
-        return len(self._range())
+        # A finished run has none left; Lightning warns of that before it sees that it is finished.
+        return max(1, len(self._range()))
 
 
 class _Keeper(lightning.Callback):

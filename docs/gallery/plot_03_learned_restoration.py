@@ -97,10 +97,10 @@ figure.colorbar(left, ax=axes[1], label="(image $-$ truth) / $\\sigma$")
 # --------------------------
 # The network predicts a standard deviation for each pixel. Left: predicted. Middle: what the error was. Right: errors
 # over predictions; were they Gaussian and the prediction perfect, the histogram would follow the line. The table has
-# the part of the pixels within one standard deviation, 0.68 if all is well. In the sky that depends on what one compares
-# with: the noise-free truth, or the original with its noise, which no restoration can foresee. The training had both.
-# Bright pixels hardly care. The uncertainty of ``wiener`` is that of the noise alone: it does not know what the filter
-# leaves out, and bright pixels show it.
+# the part of the pixels within one standard deviation, 0.68 if all is well. In the sky that depends on what one
+# compares with: the noise-free truth, or the original with its noise, which no restoration can foresee. The training
+# had both. Bright pixels care less. The uncertainty of ``wiener`` is that of the noise alone: it does not know what the
+# filter leaves out, and bright pixels show it.
 
 error, sigma = restored["nafnet"].data - truth, sigma_of(restored["nafnet"])
 bright = good & (truth > 5 * noise)
@@ -129,9 +129,9 @@ axes[2].legend(fontsize="small")
 # Diagnostics
 # -----------
 # The result, blurred again, must agree with the data (left: local chi squared). ``ensemble=True`` restores the image
-# turned and mirrored in eight ways: where the scatter is large beside the uncertainty (right), the detail depends on how
-# the image lies on the grid. Neither can see detail that was invented below the resolution of the data, alike in all
-# eight. ``out of range`` is 0 where the image is like those of the training.
+# turned and mirrored in eight ways: where the scatter is large beside the uncertainty (right), the detail depends on
+# how the image lies on the grid. Neither can see detail that was invented below the resolution of the data, alike in
+# all eight. ``out of range`` is 0 where the image is like those of the training.
 
 report = restorers["nafnet"].diagnose(degraded, restored["nafnet"], ensemble=True)
 print(report.summary())

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from astrogan.exceptions import CheckpointError, InputError
 from astrogan.train import Recipe, fit, read_recipe
 from astrogan.train._fit import take
 from astrogan.train.run_directory import RunDirectory
-from astrogan.train.sources import Mix, SimulatedStream
+from astrogan.train.sources import Mix, Sample, SimulatedStream
 from astrogan.weights import load_weights
 
 pytest.importorskip("lightning")
@@ -41,17 +42,25 @@ ADVERSARIAL = TINY.with_overrides({"training.adversarial_weight": 0.1, "training
 GAN = TINY.with_overrides(
     {
         "task": "galaxygan2017",
-        "steps": 3,
+        "steps": 2,
         "batch": 1,
         "epoch_steps": 1,
         "validation_images": 1,
         "network": {"width": 2, "ndf": 2},
         "training": {"load": 258},
         "degradation": {"fwhm": [3.0, 3.0], "noise_ratio": [2.0, 2.0]},
-        "data": [{"kind": "simulated", "size": 256, "bands": 3, "length": 40, "neighbours": 0.1, "stars": 0.0}],
+        "data": [{"kind": "simulated", "size": 256, "bands": 3, "length": 40}],
         "crop": 256,
     }
 )
+
+
+def plain(source, i):
+    """Instead of a simulated scene, which takes half a second at 256 pixels."""
+    rng = np.random.default_rng(source._checked(i))
+    y, x = np.indices((256, 256)) - 128
+    galaxy = 2 * np.exp(-np.hypot(x, y) / rng.uniform(5, 20))
+    return Sample((galaxy + rng.normal(0, 0.01, (3, 256, 256))).astype(np.float32))
 
 
 def tensors(path):
@@ -104,7 +113,7 @@ def test_the_card(whole):
     assert (card["seed"], card["steps"], card["citation"], card["notes"]) == (3, 6, "somebody", "a test")
     assert card["ranges"]["fwhm"] == [2.0, 4.0]
     low, high = card["ranges"]["peak_snr"]
-    assert 0 < low < high
+    assert low == 0 < high
     assert card["calibration"]["scale"] > 0
     assert card["calibration"]["scale95"] > card["calibration"]["scale"]
     assert 0 <= card["calibration"]["coverage68"] <= card["calibration"]["coverage95"] <= 1
@@ -119,7 +128,8 @@ def test_the_card(whole):
 
     from astrogan.nn.nafnet import RestorationNAFNet
 
-    network = RestorationNAFNet(**weights.card["architecture"])
+    with torch.random.fork_rng(devices=[]):
+        network = RestorationNAFNet(**weights.card["architecture"])
     network.load_state_dict(weights.tensors)
 
 
@@ -141,9 +151,11 @@ def test_stopped_and_resumed_is_as_if_never_stopped(whole, tmp_path, epochs):
 
 
 @pytest.mark.parametrize("recipe", [ADVERSARIAL, GAN], ids=["adversarial", "galaxygan2017"])
-def test_two_optimisers_stopped_and_resumed(tmp_path, recipe):
+def test_two_optimisers_stopped_and_resumed(whole, tmp_path, recipe, monkeypatch):
+    if recipe is GAN:
+        monkeypatch.setattr(SimulatedStream, "load", plain)
     straight = fit(recipe, data=".", out=tmp_path / "straight")
-    assert fit(recipe, data=".", out=tmp_path / "run", stop_after=2) is None
+    assert fit(recipe, data=".", out=tmp_path / "run", stop_after=1 if recipe is GAN else 2) is None
     path = fit(None, data=".", out=tmp_path / "run", resume=True)
     assert equal(tensors(path), tensors(straight))
     assert rows(tmp_path / "run") == rows(tmp_path / "straight")
@@ -152,10 +164,10 @@ def test_two_optimisers_stopped_and_resumed(tmp_path, recipe):
         assert (card["backend"], card["bands"], card["calibration"]) == ("galaxygan2017", 3, None)
         # nothing that was looked at after the training is in the statistics
         counted = [int(value) for key, value in tensors(path).items() if key.endswith("num_batches_tracked")]
-        assert set(counted) == {3}
+        assert set(counted) == {0, 2}  # 0: the bottleneck of one pixel, which has no statistics
     else:
         assert [bool(row["loss/adversarial"]) for row in rows(tmp_path / "run")] == [False, True, True]
-        assert not equal(tensors(path), tensors(fit(TINY, data=".", out=tmp_path / "without")))
+        assert not equal(tensors(path), tensors(whole))
 
 
 def test_a_last_epoch_that_is_shorter(tmp_path):
@@ -203,6 +215,7 @@ fit(sys.argv[2], data=".", out=sys.argv[3])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill")
 def test_killed_and_resumed_is_as_if_never_killed(whole, tmp_path):
     # More epochs than can pass unseen; the recipe of the run that goes on is the run's own.
@@ -236,8 +249,9 @@ def test_killed_and_resumed_is_as_if_never_killed(whole, tmp_path):
     assert rows(run) == rows(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(whole, tmp_path):
-    assert fit(TINY, data=".", out=tmp_path / "run", workers=1, stop_after=1) is None
+    assert fit(TINY, data=".", out=tmp_path / "run", stop_after=1) is None
     path = fit(None, data=".", out=tmp_path / "run", workers=1, resume=True)
     assert equal(tensors(path), tensors(whole))
 

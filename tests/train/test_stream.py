@@ -161,7 +161,7 @@ def test_a_user_knows_noise_and_sky_only_about():
 
 def test_a_stamp_that_cannot_be_degraded_is_replaced_by_the_next():
     images = noise_images(3, bands=3)
-    images[1] = np.zeros_like(images[1])  # no sky, so no noise to measure
+    images[1] = images[1] + 5  # no sky, so no noise to measure
     images = Images(images)
     stream = PairStream(images, Degradation(), batch=3, crop=32, seed=1, augment=False, jitter=False)
     batch = stream.batch(0)
@@ -171,8 +171,8 @@ def test_a_stamp_that_cannot_be_degraded_is_replaced_by_the_next():
 
 
 def test_if_no_stamp_can_be_degraded_it_is_said_why():
-    stream = PairStream(Images([np.zeros((3, 48, 48), np.float32)]), Degradation(), batch=1, crop=32, seed=1)
-    with pytest.raises(InputError):
+    stream = PairStream(Images([np.full((3, 48, 48), 5, np.float32)]), Degradation(), batch=1, crop=32, seed=1)
+    with pytest.raises(InputError, match="by which this recipe measures its noise"):
         stream.batch(0)
 
 
