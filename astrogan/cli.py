@@ -448,14 +448,18 @@ def backends(role):
 def train(recipe, data, out, resume, settings, folds, show_recipes, epochs, devices, **options):
     """Train a network by RECIPE, a name or a TOML file, on --data; the weights go to OUT/<name>.safetensors."""
     from astrogan.train import fit, list_recipes, read_recipe
+    from astrogan.train._distributed import leads
 
     if show_recipes:
         for name in list_recipes():
             click.echo(f"{name}: {read_recipe(name).summary}")
         return
-    missing = [name for name, value in (("RECIPE", recipe or resume), ("--data", data), ("--out", out)) if not value]
+    needed = {"RECIPE": recipe or (resume and not folds), "--data": data, "--out": out}
+    missing = [name for name, value in needed.items() if not value]
     if missing:
         raise click.UsageError(f"{', '.join(missing)} must be given")
+    if folds and epochs:
+        raise click.UsageError("--epochs cannot be given with --folds: a fold is trained to its end")
     options |= {"data": data, "resume": resume, "stop_after": epochs, "progress": sys.stderr.isatty()}
     options["devices"] = int(devices) if devices.isdigit() else devices
     overrides = _settings(settings)
@@ -465,7 +469,9 @@ def train(recipe, data, out, resume, settings, folds, show_recipes, epochs, devi
         _show_table(cross_validate(recipe, out=out, folds=folds, overrides=overrides, **options))
         return
     path = fit(recipe, out=out, overrides=overrides, **options)
-    click.echo(f"stopped; go on with: astrogan train --data {data} --out {out} --resume" if path is None else str(path))
+    if leads():  # of several processes, one speaks
+        again = f"stopped; go on with: astrogan train --data {data} --out {out} --resume"
+        click.echo(again if path is None else str(path))
 
 
 def _settings(pairs):

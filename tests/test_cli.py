@@ -55,7 +55,18 @@ def run(capsys, *argv):
 def test_restore_one_file(capsys, folder, tmp_path):
     out = tmp_path / "out.fits"
     status, printed, _ = run(
-        capsys, "restore", folder / "g.fits", "-o", out, "-b", "richardson-lucy", "--psf", "0.7arcsec", "-O", "iterations=5", "--diagnose"
+        capsys,
+        "restore",
+        folder / "g.fits",
+        "-o",
+        out,
+        "-b",
+        "richardson-lucy",
+        "--psf",
+        "0.7arcsec",
+        "-O",
+        "iterations=5",
+        "--diagnose",
     )
     assert status == 0
     assert printed.splitlines()[0] == str(out)
@@ -190,7 +201,11 @@ def test_simulate_evaluate_and_backends(capsys, tmp_path):
         (["restore", "missing.fits", "-o", "{out}", "--psf", "3"], 1, "missing.fits"),
         (["restore", "{nounit}", "-o", "{out}", "--psf", "3"], 1, "unit"),
         (["restore", "{g}", "-o", "{out}", "-b", "weiner", "--psf", "3"], 1, "did you mean 'wiener'"),
-        (["restore", "{g}", "-o", "{out}", "-b", "richardson-lucy", "--psf", "3", "-O", "iterations=0"], 1, "iterations=0"),
+        (
+            ["restore", "{g}", "-o", "{out}", "-b", "richardson-lucy", "--psf", "3", "-O", "iterations=0"],
+            1,
+            "iterations=0",
+        ),
         (["restore", "{g}", "-o", "{out}", "-b", "richardson-lucy", "--psf", "3", "-O", "iteratons=9"], 1, "iteratons"),
         (["restore", "{g}", "-o", "nowhere/x.fits", "--psf", "3"], 1, "nowhere"),
         (["translate", "{g}", "-o", "{out}", "--target", "atlantis"], 1, "atlantis"),

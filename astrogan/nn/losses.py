@@ -11,7 +11,18 @@ __all__ = ["aperture_loss", "coverage_loss", "psnr_loss", "stretched_2017", "wei
 
 
 def stretched_2017(flux):
-    """The asinh stretch of Schawinski et al. (2017): flux in nanomaggies, clipped to [-0.1, 4], to 0..1."""
+    """The asinh stretch of Schawinski et al. (2017).
+
+    Parameters
+    ----------
+    flux : `torch.Tensor`
+        In nanomaggies; clipped to [-0.1, 4].
+
+    Returns
+    -------
+    `torch.Tensor`
+        From 0 to 1, nearly.
+    """
     return torch.asinh(10 * (flux.clamp(-0.1, 4.0) + 0.1) / 4.1) / 3
 
 

@@ -177,6 +177,8 @@ def _ignore_advice():
         ".*GPU available.*",
         ".*weights_only.*",
         ".*pin_memory.*",
+        ".*sync_dist=True.*",
+        ".*Grad strides do not match bucket view strides.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 

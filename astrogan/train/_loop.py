@@ -52,7 +52,7 @@ def train(run, job, trainer_options, workers, stop_after, *, resume):
     """
     recipe, module = job.recipe, job.module
     trainer = lightning.Trainer(
-        **trainer_options,
+        **trainer_options | {"strategy": _strategy(module, **trainer_options)},
         max_epochs=-(-recipe.steps // recipe.epoch_steps),
         logger=_logger(run),
         callbacks=[_Keeper(run, job.validation, stop_after)],
@@ -78,6 +78,14 @@ def train(run, job, trainer_options, workers, stop_after, *, resume):
             weights_only=True,
         )
     return trainer
+
+
+def _strategy(module, *, strategy, devices, num_nodes, **_):
+    """Where two networks learn in turn, one has no gradients while the other has, which DDP must be told of."""
+    several = str(devices) != "1" or num_nodes > 1
+    if getattr(module, "discriminator", None) is not None and (strategy == "ddp" or (strategy == "auto" and several)):
+        return "ddp_find_unused_parameters_true"
+    return strategy
 
 
 def network_module(recipe):

@@ -10,7 +10,7 @@ import torch
 from astrogan.nn.losses import psnr_loss, stretched_2017
 from astrogan.train.stream import PairStream
 
-__all__ = ["evaluating", "evaluation", "score_test_part"]
+__all__ = ["evaluation", "score_test_part"]
 
 # (FWHM in pixels, noise ratio): four cells of the paper's grid at 0.396 arcsec per pixel.
 _CELLS = ((1.4 / 0.396, 1.0), (1.8 / 0.396, 2.0), (2.2 / 0.396, 5.0), (2.5 / 0.396, 10.0))
@@ -95,6 +95,33 @@ def score_test_part(weights, recipe, data, *, images=0):
         rows = [_row(module, recipe, stream, cell, number) for cell in _cells(recipe)]
     names = ("psnr", "psnr_identity", "psnr_gaussian")
     return {"images": number} | {n: float(np.mean([row[n] for row in rows])) for n in names}
+
+
+def remeasure(weights, data, row):
+    """Measure a row of a card's metrics again.
+
+    Parameters
+    ----------
+    weights : `~astrogan.weights.Weights`
+        With a card that holds its recipe.
+    data : path
+        The folder below which the recipe's files lie.
+    row : int
+        Which row.
+
+    Returns
+    -------
+    dict
+        As in the card.
+    """
+    from astrogan.train._loop import prepare
+    from astrogan.train.recipe import parse_recipe
+
+    recipe = parse_recipe(weights.card["recipe"], weights.name)
+    job = prepare(recipe, data)
+    job.module.exported.load_state_dict(weights.tensors)
+    batches = max(1, -(-min(recipe.validation_images, len(job.validation.source)) // recipe.batch))
+    return _row(job.module, recipe, job.validation, _cells(recipe)[row], batches)
 
 
 def _batches(stream, number, device):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from astrogan.exceptions import InputError
 
-__all__ = ["Recipe", "list_recipes", "read_recipe"]
+__all__ = ["Recipe", "list_recipes", "parse_recipe", "read_recipe"]
 
 TASKS = ("restoration", "galaxygan2017")
 _POSITIVE = ("steps", "batch", "crop", "epoch_steps", "validate_every", "validation_images")
@@ -203,15 +203,37 @@ def read_recipe(name_or_path):
         content = _read(Path(text).expanduser())
     else:
         raise InputError(f"recipe={text!r} is neither a .toml file nor one of {', '.join(list_recipes())}")
+    return parse_recipe(content, text)
+
+
+def parse_recipe(content, where="recipe"):
+    """A recipe from TOML text, as a model card has it.
+
+    Parameters
+    ----------
+    content : str
+        TOML.
+    where : str, optional
+        What to call it in errors.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    InputError
+        If it is no TOML, or a key is unknown.
+    """
     try:
         table = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"recipe={text!r} is no valid TOML: {error}") from error
+        raise InputError(f"recipe={where!r} is no valid TOML: {error}") from error
     unknown = sorted(set(table) - set(_NAMES))
     if unknown:
-        raise InputError(f"recipe={text!r} has unknown keys {', '.join(unknown)}; there are {', '.join(_NAMES)}")
+        raise InputError(f"recipe={where!r} has unknown keys {', '.join(unknown)}; there are {', '.join(_NAMES)}")
     if "name" not in table:
-        raise InputError(f'recipe={text!r} has no name; add name = "...", which the weights will have, too')
+        raise InputError(f'recipe={where!r} has no name; add name = "...", which the weights will have, too')
     return Recipe(**table)
 
 

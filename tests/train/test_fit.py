@@ -358,6 +358,19 @@ def test_which_process_leads(monkeypatch, environment, first):
     assert leads() is first
 
 
+def test_networks_in_turn_need_another_strategy():
+    from astrogan.train._loop import _strategy, network_module
+
+    one, two = network_module(TINY), network_module(ADVERSARIAL)
+    alone, several = {"devices": 1, "num_nodes": 1}, {"devices": 2, "num_nodes": 1}
+    other = "ddp_find_unused_parameters_true"
+    assert _strategy(one, strategy="ddp", precision="x", **several) == "ddp"
+    assert _strategy(two, strategy="ddp", **several) == other
+    assert _strategy(two, strategy="auto", **several) == other
+    assert _strategy(two, strategy="auto", **alone) == "auto"
+    assert _strategy(two, strategy="fsdp", **several) == "fsdp"
+
+
 def test_processes_that_do_not_lead_write_nothing(whole, tmp_path, monkeypatch):
     from astrogan.train._distributed import Follower, hold
 
