@@ -17,6 +17,8 @@ from astrogan.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::astrogan.exceptions.AstroganWarning")
 
+RL = ("-b", "richardson-lucy")
+
 
 def sky():
     wcs = WCS(naxis=2)
@@ -206,7 +208,7 @@ def test_simulate_evaluate_and_backends(capsys, tmp_path):
             1,
             "iterations=0",
         ),
-        (["restore", "{g}", "-o", "{out}", "-b", "richardson-lucy", "--psf", "3", "-O", "iteratons=9"], 1, "iteratons"),
+        (["restore", "{g}", "-o", "{out}", *RL, "--psf", "3", "-O", "iteratons=9"], 1, "iteratons"),
         (["restore", "{g}", "-o", "nowhere/x.fits", "--psf", "3"], 1, "nowhere"),
         (["translate", "{g}", "-o", "{out}", "--target", "atlantis"], 1, "atlantis"),
         (["degrade", "{g}", "-o", "{out}", "--preset", "atlantis"], 1, "atlantis"),

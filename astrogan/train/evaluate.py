@@ -146,22 +146,22 @@ def _calibration(module, stream, batches):
     """The factors by which the predicted width becomes the 68.27 and 95.45 per cent interval of the error."""
     from astrogan.train.restoration import restore
 
-    ratios = []
+    ratios = []  # a row an image
     for batch in _batches(stream, batches, module.device):
         mean, spread = restore(module.average, batch)
         target = (batch["original"] - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None]
-        ratios.append(((mean - target).abs() / spread.clamp(min=1e-6)).flatten()[::7].cpu())
+        ratios.append(((mean - target).abs() / spread.clamp(min=1e-6)).flatten(1)[:, ::7].cpu())
     ratio = torch.cat(ratios).double().numpy()
     scale = float(np.quantile(ratio, 0.6827))
-    half = len(ratio) // 2
-    inner = float(np.quantile(ratio[:half], 0.6827))
-    outer = float(np.quantile(ratio[:half], 0.9545))
+    # Every second image, since the images of a source follow one another.
+    inner, outer = (float(np.quantile(ratio[::2], part)) for part in (0.6827, 0.9545))
+    others = ratio[1::2] if len(ratio) > 1 else ratio
     return {
         "scale": scale,
         "scale95": float(np.quantile(ratio, 0.9545)),
-        # Of the second half of the images, with factors from the first: nothing is scored on what it was tuned with.
-        "coverage68": float((ratio[half:] <= inner).mean()),
-        "coverage95": float((ratio[half:] <= outer).mean()),
+        # Of one half of the images, with factors from the other: nothing is scored on what it was tuned with.
+        "coverage68": float((others <= inner).mean()),
+        "coverage95": float((others <= outer).mean()),
     }
 
 

@@ -66,9 +66,10 @@ class NAFNet:
     Schawinski et al. (2017) that is the blur which was added; give the whole PSF, and the result is as sharp as the
     network dares, which is about two pixels FWHM.
 
-    ``variance`` is predicted by the network for the difference to an image like those that it was trained on, their own
-    noise included, and scaled on images that it was not trained on; the card says what part of errors lies in one and
-    two standard deviations. Errors of neighbouring pixels are correlated. ``info`` has the name and hash of the
+    ``variance`` is predicted by the network for the difference to images like those that it was trained on, and scaled
+    on images that it was not trained on; the card says what part of the errors lies within one such sigma. Some of
+    those images are real and have noise of their own, others are simulated and have none: the prediction lies between.
+    Errors of neighbouring pixels are correlated. ``info`` has the name and hash of the
     weights, and ``out_of_range``: by what factor, as a natural logarithm, the image lies outside the ranges of the
     training in the worst of FWHM and peak signal-to-noise ratio; 0 is inside.
 
