@@ -435,6 +435,9 @@ def backends(role):
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value, e.g. training.l1_weight=50."
 )
 @click.option("--folds", type=click.IntRange(min=2), help="k-fold cross validation: a run for each fold.")
+@click.option(
+    "--test-images", type=click.IntRange(min=1), help="With --folds: test on so many images of a fold at most."
+)
 @click.option("--accelerator", default="auto", show_default=True, help="cpu, gpu, ... (Lightning).")
 @click.option("--devices", default="1", show_default=True, help="How many, or which (Lightning).")
 @click.option("--num-nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines (Lightning).")
@@ -445,7 +448,7 @@ def backends(role):
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Stop after so many; go on later with --resume.")
 @click.option("--list", "show_recipes", is_flag=True, help="List the recipes that come with astrogan.")
-def train(recipe, data, out, resume, settings, folds, show_recipes, epochs, devices, **options):
+def train(recipe, data, out, resume, settings, folds, test_images, show_recipes, epochs, devices, **options):
     """Train a network by RECIPE, a name or a TOML file, on --data; the weights go to OUT/<name>.safetensors."""
     from astrogan.train import fit, list_recipes, read_recipe
     from astrogan.train._distributed import leads
@@ -466,7 +469,8 @@ def train(recipe, data, out, resume, settings, folds, show_recipes, epochs, devi
     if folds:
         from astrogan.train import cross_validate
 
-        _show_table(cross_validate(recipe, out=out, folds=folds, overrides=overrides, **options))
+        table = cross_validate(recipe, out=out, folds=folds, overrides=overrides, images=test_images or 0, **options)
+        _show_table(table)
         return
     path = fit(recipe, out=out, overrides=overrides, **options)
     if leads():  # of several processes, one speaks

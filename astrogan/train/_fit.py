@@ -224,7 +224,12 @@ def _described(source):
     described = source.describe()
     rows = described.get("sources", [described])
     return [
-        row | {"name": row["kind"], "origin": row.get("origin") or "simulated", "licence": row.get("licence") or ""}
+        row
+        | {
+            "name": row["kind"],
+            "origin": row.get("origin") or "simulated",
+            "licence": row.get("licence") or "not stated",
+        }
         for row in rows
     ]
 
