@@ -133,12 +133,12 @@ def _mark(axes, cut, letter, extent, scale):
 
 
 def _restoration_panels(run):
-    """(title, cube) of the original and of each restoration."""
+    """(title, cube) of the original and of the restorations, the best ones where there are more than two rows take."""
     shown = [(f"original\n{_ceiling(run):.2f} dB", _cube(run.field.images))]
     for result in run.restored:
         name = "degraded (identity)" if result.name == "identity" else result.name
         shown.append((f"{name}\n{result.psnr:.2f} dB", result.data))
-    return shown
+    return shown[: 2 * _COLUMNS]
 
 
 def _ceiling(run):

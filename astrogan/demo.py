@@ -28,6 +28,8 @@ _NOISE_FACTOR = 2.0
 _SOFTENING = 10.0  # sky sigma
 _BRIGHT = 21.5  # magnitude of the faintest galaxies measured
 _TARGET = "sdss"
+# No weights come with it: it is for those who train it.
+_UNTRAINED = ("galaxygan2017",)
 _FIGURE = "astrogan_demo.png"
 
 
@@ -131,7 +133,8 @@ class _Run:
 
         table = list_backends()
         usable = table[table["status"] == "ok"]
-        self.restorers = [str(r["name"]) for r in usable if r["role"] == "restorer"]
+        restorers = [str(r["name"]) for r in usable if r["role"] == "restorer"]
+        self.restorers = [name for name in restorers if name not in _UNTRAINED]
         self.deblenders = [str(r["name"]) for r in usable if r["role"] == "deblender"]
         self.translators = [str(r["name"]) for r in usable if r["role"] == "translator"]
         names = ["original.fits", "truth.fits", "truth_sharp.fits", "truth.ecsv", "degraded.fits", _FIGURE]

@@ -252,7 +252,7 @@ def test_help_is_quick_and_complete():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "astrogan", "--help"], capture_output=True, text=True, check=True
     )
-    for command in ("restore", "degrade", "deblend", "translate", "backends", "simulate", "evaluate", "bench", "demo"):
+    for command in ("restore", "degrade", "deblend", "translate", "backends", "weights", "train", "simulate", "bench", "demo"):
         assert command in done.stdout
     for heavy in ("torch", "astropy", "photutils", "matplotlib"):
         assert f" {heavy}\n" not in done.stderr
@@ -265,7 +265,7 @@ def test_an_interrupt_leaves_the_old_output(folder, tmp_path):
     CCDData(rng.normal(size=(1500, 1500)).astype("f4"), unit="adu").write(big)
     out = tmp_path / "out.fits"
     out.write_bytes(b"old")
-    command = [sys.executable, "-m", "astrogan", "restore", str(big), "-o", str(out), "--overwrite", "--psf", "3"]
+    command = [sys.executable, "-m", "astrogan", "restore", str(big), "-o", str(out), "--overwrite", *RL, "--psf", "3"]
     process = subprocess.Popen([*command, "-O", "iterations=2000"], env=os.environ, stderr=subprocess.DEVNULL)
     time.sleep(6)
     process.send_signal(signal.SIGINT)
