@@ -131,14 +131,26 @@ def _batches(stream, number, device):
 
 def _ranges(recipe, stream, batches):
     """What the training saw: FWHM in pixels, and the brightest pixel in units of the noise."""
+    fwhm, ratio = stream.degradation.fwhm, stream.degradation.noise_ratio
+    streams = [stream]
+    if stream.degradation.kind == "galaxygan2017":
+        # Little noise is drawn too seldom for a few validation images to show how bright images may be.
+        streams.append(_fixed(stream, (sum(fwhm) / 2, ratio[0])))
     peaks = []
-    for batch in _batches(stream, batches, "cpu"):
-        data = (batch["degraded"] - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None]
-        peaks += data.amax(dim=(2, 3)).flatten().tolist()
+    for each in streams:
+        for batch in _batches(each, batches, "cpu"):
+            data = (batch["degraded"] - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None]
+            peaks.append(float(data.max()))
     # Blank sky is part of the training, so there is no lower end.
-    high = np.percentile(peaks, 99)
-    fwhm = stream.degradation.fwhm
-    return {"fwhm": [float(fwhm[0]), float(fwhm[1])], "peak_snr": [0.0, float(high)]}
+    return {"fwhm": [float(fwhm[0]), float(fwhm[1])], "peak_snr": [0.0, max(peaks)]}
+
+
+def _fixed(stream, cell):
+    """The same images as a stream's, all degraded alike."""
+    return PairStream(
+        stream.source, stream.degradation, batch=stream.size, crop=stream.crop, seed=stream.seed + 7,
+        jitter=False, augment=False, fixed=cell,
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -179,10 +191,7 @@ def _cells(recipe):
 @torch.no_grad()
 def _row(module, recipe, stream, cell, batches):
     """PSNR of a cell: the network, the image as it is, and Gaussian smoothing with the width that the truth prefers."""
-    fixed = PairStream(
-        stream.source, stream.degradation, batch=stream.size, crop=stream.crop, seed=stream.seed + 7,
-        jitter=False, augment=False, fixed=cell,
-    )  # fmt: skip
+    fixed = _fixed(stream, cell)
     scores, smoothed = {"network": [], "identity": []}, {}
     for batch in _batches(fixed, batches, module.device):
         truth = _domain(batch["original"], batch, recipe)

@@ -20,6 +20,8 @@ _PERCEPTUAL = "-perceptual"
 _TURNS = tuple((k, mirror) for mirror in (False, True) for k in range(4))
 
 # A pixel is flagged beyond this many times the brightest that the network was trained on.
+# A little beyond the brightest galaxy of the training is no reason to restore the bands one by one.
+_NEAR = 0.4
 _TOO_BRIGHT = 2.0
 # Noise in units of the sky's, beyond which a pixel weighs nothing anyhow.
 _NOISE = 1e-3, 1e4
@@ -249,7 +251,8 @@ class NAFNet:
 
         # Of those that were trained on such images, the one that sees most bands at once knows most.
         def order(card):
-            return round(_largest_distance(_measured(observation, card)), 2), -card["bands"], card["name"]
+            distance = _largest_distance(_measured(observation, card))
+            return round(max(0.0, distance - _NEAR), 2), -card["bands"], card["name"]
 
         return min(fitting, key=order)["name"]
 
