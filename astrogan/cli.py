@@ -441,8 +441,8 @@ def backends(role):
 @click.option("--accelerator", default="auto", show_default=True, help="cpu, gpu, ... (Lightning).")
 @click.option("--devices", default="1", show_default=True, help="How many, or which (Lightning).")
 @click.option("--num-nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines (Lightning).")
-@click.option("--strategy", default="auto", show_default=True, help="ddp, fsdp, ... (Lightning).")
-@click.option("--precision", default="32-true", show_default=True, help="bf16-mixed, 16-mixed, ... (Lightning).")
+@click.option("--strategy", default="auto", show_default=True, help="auto, ddp, ... (Lightning).")
+@click.option("--precision", default="32-true", show_default=True, help="32-true or bf16-mixed (Lightning).")
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that make batches."
 )
@@ -470,10 +470,11 @@ def train(recipe, data, out, resume, settings, folds, test_images, show_recipes,
         from astrogan.train import cross_validate
 
         table = cross_validate(recipe, out=out, folds=folds, overrides=overrides, images=test_images or 0, **options)
-        _show_table(table)
+        if leads():  # of several processes, one speaks
+            _show_table(table)
         return
     path = fit(recipe, out=out, overrides=overrides, **options)
-    if leads():  # of several processes, one speaks
+    if leads():
         again = f"stopped; go on with: astrogan train --data {data} --out {out} --resume"
         click.echo(again if path is None else str(path))
 

@@ -80,6 +80,10 @@ def fit(
         raise MissingDependencyError("training needs Lightning: pip install 'astrogan[train]'") from error
     from astrogan.train._distributed import hold
 
+    if str(precision) in ("16", "16-mixed", "16-true"):
+        raise InputError(f"precision={precision!r} overflows in training; use 'bf16-mixed' or '32-true'")
+    if any(name in str(strategy) for name in ("fsdp", "deepspeed")):
+        raise InputError(f"strategy={strategy!r} shards the weights, whose average is kept; use 'ddp'")
     if resume and overrides:
         raise InputError(f"overrides={overrides!r} must be left out with resume: a run keeps its recipe")
     if not resume:
@@ -238,19 +242,23 @@ def _git_revision():
     """The revision of astrogan's own checkout, or nothing where it is installed without one."""
     import subprocess
 
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
-            cwd=folder,
-            check=False,
+    def git(*arguments):
+        here = Path(__file__)
+        return subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", *arguments],  # noqa: S607
+            cwd=here.parent,
+            check=True,
             capture_output=True,
             text=True,
             timeout=10,
-        )
+        ).stdout.strip()
+
+    try:
+        # Installed below somebody's own checkout, the revision would be theirs.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def take(source, recipe, part):

@@ -54,6 +54,11 @@ def cross_validate(recipe, *, out, data, folds=10, overrides=None, resume=False,
     if options.pop("stop_after", None) is not None:
         raise InputError("stop_after (--epochs) must be left out with folds; interrupt the run and resume it instead")
     recipe = (recipe if isinstance(recipe, Recipe) else read_recipe(recipe)).with_overrides(overrides)
+    if recipe.start_from:
+        raise InputError(
+            f"recipe start_from={recipe.start_from!r} must be empty with folds: those weights may have seen the images "
+            "that a fold tests on; give --set 'start_from=\"\"', or train without folds"
+        )
     table = Table(
         names=("fold", "images", "psnr", "psnr_identity", "psnr_gaussian"), dtype=(str, int, float, float, float)
     )

@@ -206,7 +206,7 @@ def _row(module, recipe, stream, cell, batches):
     return {
         "fwhm": round(float(cell[0]), 4),
         "noise_ratio": float(cell[1]),
-        "images": batches * stream.size,
+        "images": min(batches * stream.size, len(stream.source)),
         "psnr": round(float(np.mean(scores["network"])), 3),
         "psnr_identity": round(float(np.mean(scores["identity"])), 3),
         "psnr_gaussian": round(max(float(np.mean(v)) for v in smoothed.values()), 3),

@@ -192,7 +192,9 @@ class PairStream:
         peak = np.maximum(np.quantile(image, 0.999, axis=(1, 2)), 1e-4)
         noisy = own > 1e-3 * peak
         ratio = np.full(len(own), level or _log(rng, wanted.noise_ratio))
-        snr = np.full(len(own), level or _log(rng, wanted.peak_snr))
+        low, high = wanted.peak_snr
+        # A fixed level is a noise ratio; to an image without noise it is one of the S/N of the training.
+        snr = np.full(len(own), float(np.clip(high / level**2, low, high)) if level else _log(rng, wanted.peak_snr))
         sigma = np.where(noisy, own * ratio, peak / snr)
         gain = None
         if rng.random() < wanted.photon_noise:

@@ -26,22 +26,27 @@ def device_of(name):
 
 
 _LOCK = threading.Lock()
-_INSIDE: list[tuple[bool, bool]] = []
+_INSIDE: list[tuple[str, str]] = []
 
 
 @contextmanager
-def exact_matmul():
+def exact_matmul(device):
     """Convolutions without TF32 inside, so that a GPU gives what the CPU gives; the last thread out restores it."""
     import torch
 
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if device.type != "cuda":
+        yield
+        return
+    parts = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
     with _LOCK:
-        _INSIDE.append(_INSIDE[0] if _INSIDE else (cudnn.allow_tf32, matmul.allow_tf32))
-        cudnn.allow_tf32 = matmul.allow_tf32 = False
+        _INSIDE.append(_INSIDE[0] if _INSIDE else tuple(part.fp32_precision for part in parts))
+        for part in parts:
+            part.fp32_precision = "ieee"
     try:
         yield
     finally:
         with _LOCK:
             before = _INSIDE.pop()
             if not _INSIDE:
-                cudnn.allow_tf32, matmul.allow_tf32 = before
+                for part, value in zip(parts, before, strict=True):
+                    part.fp32_precision = value

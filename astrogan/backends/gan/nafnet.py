@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import numbers
 import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class NAFNet:
     device : str, optional
         "auto" (CUDA where there is one, else the CPU) or a device of torch.
     precision : {'float32', 'bfloat16'}, optional
-        bfloat16 is quicker on GPUs and on processors that have it, and errs by some tenths of the noise's per cents.
+        bfloat16 is quicker on GPUs and on processors that have it, and less exact.
 
     Raises
     ------
@@ -144,7 +145,9 @@ class NAFNet:
         data = mean * scale + settings.sky[:, None, None]
         info = {"weights": model.name, "sha256": model.sha256[:12], "out_of_range": settings.out_of_range}
         if self.perceptual:
-            info["perceptual"] = self.perceptual
+            info |= {"perceptual": self.perceptual, "perceptual_weights": model.companion}
+        if not model.card["calibration"]:
+            info["calibrated"] = False
         return Estimate(data.astype(np.float32), np.square(sigma * scale).astype(np.float32), info=info)
 
     # ---- what it does not know --------------------------------------------------------------------------------------
@@ -243,7 +246,7 @@ class NAFNet:
                     f"weights={str(self.weights)!r} restores {card['bands']} bands together; the image has {bands}: "
                     "use weights='auto'"
                 )
-            return str(self.weights)
+            return self.weights if isinstance(self.weights, str) else str(Path(self.weights).expanduser().resolve())
         cards = [read_card(name) for name in list_weights(backend="nafnet") if not name.endswith(_PERCEPTUAL)]
         fitting = [card for card in cards if card["bands"] == 1 or _same_bands(card, observation.bands)]
         if not fitting:
@@ -273,7 +276,7 @@ class NAFNet:
         noise = np.sqrt(observation.variance) / settings.sigma[:, None, None]
         low, high = model.card["ranges"].get("fwhm", (1.0, 10.0))
         fwhm = np.clip([psf_fwhm(kernel) for kernel in kernels], low, high)
-        with torch.inference_mode(), exact_matmul():
+        with torch.inference_mode(), exact_matmul(model.device):
             parts = [function(model, data[g], noise[g], fwhm[g], kernels[g]) for g in groups]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
@@ -342,13 +345,16 @@ class _Model:
 
         weights = load_weights(name)
         _check_backend(weights.card, name)
-        tensors, self.sha256 = weights.tensors, weights.sha256
+        tensors, self.sha256, self.companion = weights.tensors, weights.sha256, ""
+        scale = _scale(weights.card)
         if perceptual > 0:
-            tensors = blend(weights, load_weights(_companion(weights.path)), perceptual)
+            other = load_weights(_companion(weights.path))
+            tensors = blend(weights, other, perceptual)
+            scale = (1 - perceptual) * scale + perceptual * _scale(other.card)
+            self.companion = f"{other.name} {other.sha256[:12]}"
         self.name, self.device = weights.name, torch.device(device)
         self.card = weights.card | {"_from": name}
         self.net = _network(weights.card, tensors, name).to(self.device, memory_format=torch.channels_last)
-        scale = np.reshape((weights.card["calibration"] or {}).get("scale", 1.0), (-1, 1, 1))
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
         self._banks, self._lock = {}, threading.Lock()
 
@@ -399,6 +405,11 @@ class _Models:
 def _check_backend(card, name):
     if card["backend"] != "nafnet":
         raise CheckpointError(f"weights={str(name)!r} are for the backend {card['backend']!r}, not nafnet")
+
+
+def _scale(card):
+    """Factor on the predicted width, (band or 1, 1, 1); one where the card has no calibration."""
+    return np.reshape((card["calibration"] or {}).get("scale", 1.0), (-1, 1, 1))
 
 
 def _network(card, tensors, name):
