@@ -30,6 +30,7 @@ def test_cards_say_where_the_weights_come_from(name):
     assert card["seed"] is not None
     assert card["steps"] > 0
     assert card["data"]
+    assert not card["git_revision"].endswith("-dirty")
     assert all(source["origin"] for source in card["data"])
     assert card["ranges"]["fwhm"][0] < card["ranges"]["fwhm"][1]
     assert sum(np.prod(t.shape) for t in load_weights(name).tensors.values()) <= 4e6
