@@ -252,7 +252,18 @@ def test_help_is_quick_and_complete():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "astrogan", "--help"], capture_output=True, text=True, check=True
     )
-    for command in ("restore", "degrade", "deblend", "translate", "backends", "weights", "train", "simulate", "bench", "demo"):
+    for command in (
+        "restore",
+        "degrade",
+        "deblend",
+        "translate",
+        "backends",
+        "weights",
+        "train",
+        "simulate",
+        "bench",
+        "demo",
+    ):
         assert command in done.stdout
     for heavy in ("torch", "astropy", "photutils", "matplotlib"):
         assert f" {heavy}\n" not in done.stderr

@@ -141,6 +141,7 @@ class NAFNet:
         model = self._model(observation)
         settings = self._settled or _Settings.of(observation, model.card)
         mean, sigma = self._restored(model, observation, settings)
+        mean[settings.blank] = 0
         scale = settings.sigma[:, None, None]
         data = mean * scale + settings.sky[:, None, None]
         info = {"weights": model.name, "sha256": model.sha256[:12], "out_of_range": settings.out_of_range}
@@ -326,13 +327,17 @@ class NAFNet:
 class _Settings:
     """What belongs to a whole image: weights, levels, and how far it is from what they know."""
 
-    def __init__(self, weights, sky, sigma, out_of_range):
+    def __init__(self, weights, sky, sigma, blank, out_of_range):
         self.weights, self.sky, self.sigma, self.out_of_range = weights, sky, sigma, out_of_range
+        self.blank = blank
 
     @classmethod
     def of(cls, observation, card):
         score = _largest_distance(_measured(observation, card))
-        return cls(card["_from"], *_levels(observation), score)
+        sky, sigma = _levels(observation)
+        # A band without any structure has nothing to restore, and is not given what the network makes of none.
+        blank = (observation.data == sky[:, None, None]).all(axis=(1, 2))
+        return cls(card["_from"], sky, sigma, blank, score)
 
 
 class _Model:
