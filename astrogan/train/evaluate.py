@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from astrogan.nn.losses import psnr_loss, stretched_2017
+from astrogan.train.restoration import in_sigma, restore
 from astrogan.train.stream import PairStream
 
 __all__ = ["evaluation", "score_test_part"]
@@ -139,8 +140,7 @@ def _ranges(recipe, stream, batches):
     peaks = []
     for each in streams:
         for batch in _batches(each, batches, "cpu"):
-            data = (batch["degraded"] - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None]
-            peaks.append(float(data.max()))
+            peaks.append(float(in_sigma(batch["degraded"], batch).max()))
     # Blank sky is part of the training, so there is no lower end.
     return {"fwhm": [float(fwhm[0]), float(fwhm[1])], "peak_snr": [0.0, max(peaks)]}
 
@@ -156,12 +156,10 @@ def _fixed(stream, cell):
 @torch.no_grad()
 def _calibration(module, stream, batches):
     """The factors by which the predicted width becomes the 68.27 and 95.45 per cent interval of the error."""
-    from astrogan.train.restoration import restore
-
     ratios = []  # a row an image
     for batch in _batches(stream, batches, module.device):
         mean, spread = restore(module.average, batch)
-        target = (batch["original"] - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None]
+        target = in_sigma(batch["original"], batch)
         ratios.append(((mean - target).abs() / spread.clamp(min=1e-6)).flatten(1)[:, ::7].cpu())
     ratio = torch.cat(ratios).double().numpy()
     scale = float(np.quantile(ratio, 0.6827))
@@ -216,7 +214,7 @@ def _row(module, recipe, stream, cell, batches):
 def _domain(image, batch, recipe):
     if recipe.degradation.get("kind", "galaxygan2017") == "galaxygan2017":
         return stretched_2017(image)
-    return torch.asinh((image - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None] / 10)
+    return torch.asinh(in_sigma(image, batch) / 10)
 
 
 def _smooth(images, width):

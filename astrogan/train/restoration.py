@@ -124,7 +124,7 @@ class RestorationModule(lightning.LightningModule):
             for group in optimiser.param_groups:
                 group["lr"] = self.learning_rate * self._rate()
         mean, spread = restore(self.network, batch)
-        target = _in_sigma(batch["original"], batch)
+        target = in_sigma(batch["original"], batch)
         terms = self._losses(mean, spread, target, batch)
         loss = sum(terms.values())
         adversary = self._adversarial()
@@ -145,12 +145,12 @@ class RestorationModule(lightning.LightningModule):
         self.log_dict({f"loss/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
 
     def _losses(self, mean, spread, target, batch):
-        unit = torch.sqrt(batch["noise"] ** 2 + (0.1 * mean.detach()) ** 2)
         if self.loss == "psnr2017":
             seen, truth = (stretched_2017(_in_flux(image, batch)) for image in (mean, target))
             terms = {"psnr": psnr_loss(seen, truth)}
         else:
             # The unit is that of the noise and of the network's own estimate, so the mean is not pulled to either side.
+            unit = torch.sqrt(batch["noise"] ** 2 + (0.1 * mean.detach()) ** 2)
             error = ((mean - target) / unit).square()
             terms = {"log_error": 10 / math.log(10) * torch.log(error.clamp(max=1e4).mean(dim=(1, 2, 3)) + 1e-6).mean()}
             terms["charbonnier"] = weighted_charbonnier(mean, target, unit, knee=3.0)
@@ -188,9 +188,9 @@ class RestorationModule(lightning.LightningModule):
         """PSNR of the averaged network, of the image as it is, and of the best single Wiener estimate."""
         with torch.no_grad():
             mean, spread = restore(self.average, batch)
-            target = _in_sigma(batch["original"], batch)
+            target = in_sigma(batch["original"], batch)
             estimates = _estimates(self.average, batch)
-            kinds = {"network": mean, "identity": _in_sigma(batch["degraded"], batch)}
+            kinds = {"network": mean, "identity": in_sigma(batch["degraded"], batch)}
             kinds |= {f"wiener{i}": estimates[:, :, i] for i in range(estimates.shape[2])}
             score = {name: self._decibel(image, target, batch) for name, image in kinds.items()}
             inside = ((mean - target).abs() <= spread).float().mean()
@@ -206,7 +206,7 @@ class RestorationModule(lightning.LightningModule):
 
 def restore(network, batch):
     """(mean, spread) of a batch of the stream, (n, band, y, x) in units of the sky's noise."""
-    data = _in_sigma(batch["degraded"], batch)
+    data = in_sigma(batch["degraded"], batch)
     return network(data, batch["noise"], batch["fwhm"], _estimates(network, batch))
 
 
@@ -214,7 +214,7 @@ def _estimates(network, batch):
     fwhm, shape = batch["fwhm"][:, 0].tolist(), batch["shape"].tolist()
     # The user's PSF is never exact either: a tenth of a pixel is as close as it is known.
     banks = [_bank(round(f, 1), s, network.balances, network.radius) for f, s in zip(fwhm, shape, strict=True)]
-    data = _in_sigma(batch["degraded"], batch)
+    data = in_sigma(batch["degraded"], batch)
     with torch.no_grad(), torch.autocast(data.device.type, enabled=False):
         return apply_bank(data, torch.stack(banks)[:, None].to(data.device))
 
@@ -224,7 +224,8 @@ def _bank(fwhm, shape, balances, radius):
     return wiener_bank(torch.from_numpy(np.ascontiguousarray(blur_kernel(fwhm, shape))), balances, radius)
 
 
-def _in_sigma(flux, batch):
+def in_sigma(flux, batch):
+    """Images of a batch above its sky, in units of the sky's noise."""
     return (flux - batch["sky"][:, :, None, None]) / batch["sigma"][:, :, None, None]
 
 
