@@ -152,7 +152,7 @@ class Scene:
         return self.positions - torch.tensor([(self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2])
 
     def body_terms(self):
-        """Flux (n, source, band, term), centre (n, source, band, 2) and covariance (n, source, band, term, 3)."""
+        """Flux (n, source, band, term), centre (n, source, band, 2, term) and covariance (n, source, band, term, 3)."""
         return self._through_psf(
             self.body_flux,
             self._centred()[:, :, None].expand(-1, -1, self.body_flux.shape[-1], 2),

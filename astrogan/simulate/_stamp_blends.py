@@ -20,9 +20,9 @@ class BlendScene:
     data : `numpy.ndarray`
         With noise, (band, y, x), float32, in units of the noise of empty sky in the middle band or those of the
         stamps.
-    variance : `numpy.ndarray`
+    variance : `numpy.ndarray` or None
         The expected one of ``data``, (band, y, x), float32.
-    psf : `numpy.ndarray`
+    psf : `numpy.ndarray` or None
         (band, k, k), float32, k odd, each band with a sum of one.
     truth : `numpy.ndarray`
         Each source alone, through the PSF and without noise, (source, band, y, x), float32. Data minus their sum
@@ -38,7 +38,7 @@ class BlendScene:
     """
 
     data: np.ndarray
-    variance: np.ndarray
+    variance: np.ndarray | None
     psf: np.ndarray | None
     truth: np.ndarray
     positions: np.ndarray
@@ -49,7 +49,8 @@ class BlendScene:
     @property
     def observation(self):
         """What a deblender backend sees, an `~astrogan.api.Observation`."""
-        return Observation(data=self.data, variance=self.variance, psf=self.psf, bands=self.bands)
+        valid = None if self.variance is None else self.variance > 0
+        return Observation(data=self.data, valid=valid, variance=self.variance, psf=self.psf, bands=self.bands)
 
 
 def add_blend(stamps, positions, shape=None, *, noise=0.0, rng=None, centres=None):
@@ -76,7 +77,7 @@ def add_blend(stamps, positions, shape=None, *, noise=0.0, rng=None, centres=Non
     -------
     `BlendScene`
         All of ``kinds`` are ``"real"``; ``psf`` is `None`, since stamps may have different ones. The variance is that
-        of the added noise, plus those of the stamps where all have one; zero where nothing says better.
+        of the added noise plus those of the stamps, where all have one; `None` where there is neither.
 
     Raises
     ------
@@ -98,23 +99,20 @@ def add_blend(stamps, positions, shape=None, *, noise=0.0, rng=None, centres=Non
     if centres is None:
         centres = np.array([((c.shape[2] - 1) // 2, (c.shape[1] - 1) // 2) for c in cubes], float)
     centres = _checked_positions(centres, len(cubes), "centres")
-    sigma = np.broadcast_to(np.asarray(noise, float), (bands,)) if np.shape(noise) in ((), (bands,)) else None
-    if sigma is None or not (np.isfinite(sigma).all() and (sigma >= 0).all()):
-        raise InputError(f"noise={noise!r} must be a number >= 0, or {bands} of them, one a band")
-    if sigma.any() and rng is None:
-        raise InputError("rng is None; noise needs a numpy.random.Generator, e.g. numpy.random.default_rng(0)")
+    sigma = _checked_noise(noise, bands, rng)
 
     moves = np.rint(positions - centres).astype(int)
     truth = np.stack([_pasted(cube, move, shape) for cube, move in zip(cubes, moves, strict=True)])
     variance = np.broadcast_to((sigma**2)[:, None, None], (bands, *shape)).copy()
-    if all(v is not None for v in variances):
+    own = all(v is not None for v in variances)
+    if own:
         variance += sum(_pasted(v, move, shape) for v, move in zip(variances, moves, strict=True))
     data = truth.sum(axis=0)
     if sigma.any():
         data += rng.normal(size=data.shape) * sigma[:, None, None]
     return BlendScene(
         data=data.astype(np.float32),
-        variance=variance.astype(np.float32),
+        variance=variance.astype(np.float32) if own or sigma.any() else None,
         psf=None,
         truth=truth.astype(np.float32),
         positions=centres + moves,
@@ -153,6 +151,16 @@ def _pasted(cube, move, shape):
         there.append(slice(start - offset, stop - offset))
     frame[(slice(None), *inside)] = cube[(slice(None), *there)]
     return frame
+
+
+def _checked_noise(noise, bands, rng):
+    """Standard deviation by band."""
+    sigma = np.broadcast_to(np.asarray(noise, float), (bands,)) if np.shape(noise) in ((), (bands,)) else None
+    if sigma is None or not (np.isfinite(sigma).all() and (sigma >= 0).all()):
+        raise InputError(f"noise={noise!r} must be a number >= 0, or {bands} of them, one a band")
+    if sigma.any() and rng is None:
+        raise InputError("rng is None; noise needs a numpy.random.Generator, e.g. numpy.random.default_rng(0)")
+    return sigma
 
 
 def _checked_positions(positions, number, name):

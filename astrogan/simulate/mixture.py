@@ -55,8 +55,9 @@ class MixtureRenderer:
     Notes
     -----
     A disk is three Gaussians, a bulge (a Sersic index of 1.5, 2.5 or 4) five: see `sersic_mixture`. A PSF is three,
-    close to a Moffat, with one ellipticity. Arms are Gaussians drawn out along a logarithmic spiral in the plane of the disk.
-    Pixels are samples: the PSF has the pixel in it. The unit of flux is the noise of empty sky in the middle band.
+    close to a Moffat, with one ellipticity. Arms are Gaussians drawn out along a logarithmic spiral in the plane of
+    the disk. Pixels are samples: the PSF has the pixel in it. The unit of flux is the noise of empty sky in the middle
+    band.
 
     Examples
     --------
@@ -180,14 +181,16 @@ class MixtureRenderer:
         return images
 
     def _draw(self, terms, basis):
-        """Sums of Gaussians: fluxes (..., term), centres (..., 2) and covariances (..., term, 3) to (row, pixel).
+        """Sums of Gaussians: fluxes (..., term), centres (..., 2, term) and covariances (..., term, 3).
+
+        To (row, pixel), a row for each sum.
 
         The exponent is a polynomial of second degree in x and y: a product of two matrices.
         """
         flux, centre, covariance = terms
         terms = flux.shape[-1]
         flux, covariance = flux.reshape(-1, terms), covariance.reshape(-1, terms, 3)
-        x, y = centre.reshape(-1, 2, 1).unbind(1) if centre.ndim == 3 else centre.reshape(-1, 2, terms).unbind(1)
+        x, y = centre.reshape(-1, 2, terms).unbind(1)
         xx, xy, yy = covariance.unbind(-1)
         determinant = xx * yy - xy**2
         a, b, c = yy / determinant, -xy / determinant, xx / determinant
