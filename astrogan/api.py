@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pluggy
@@ -36,6 +36,7 @@ __all__ = [
     "API_VERSION",
     "ROLES",
     "BackendSpec",
+    "Blend",
     "DeblenderBackend",
     "DegraderBackend",
     "Estimate",
@@ -267,12 +268,23 @@ class Template:
         (x, y) of the source in pixels of the observation, 0-based.
     variance : `numpy.ndarray`, optional
         Variance of ``data``, same shape.
+    flux_variance : `numpy.ndarray`, optional
+        Variance of the source's flux that comes from not knowing its template (and so its share of the light) better,
+        shape (band,). The operator adds it to that of the noise.
+    flags : int, optional
+        Any of ``Template.FAILED`` (32: the source could not be modelled; ``data`` is a stand-in) and
+        ``Template.NOFIT`` (128: a fit did not settle). They go to the catalogue.
     """
+
+    FAILED: ClassVar[int] = 32
+    NOFIT: ClassVar[int] = 128
 
     origin: tuple[int, int]
     data: np.ndarray
     position: tuple[float, float]
     variance: np.ndarray | None = None
+    flux_variance: np.ndarray | None = None
+    flags: int = 0
 
 
 @dataclass(frozen=True)
@@ -293,6 +305,34 @@ class Separation:
     templates: tuple[Template, ...]
     segmentation: np.ndarray | None = None
     info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Sources that touch, cut out of an image: what a deblender sees of a large field at a time.
+
+    Parameters
+    ----------
+    observation : `Observation`
+        The cut-out. Pixels that belong to other blends are not valid in it, and filled like other invalid ones.
+    positions : `numpy.ndarray`
+        (source, 2), each row (x, y) in 0-based pixels of the cut-out, sorted by y, then x.
+    labels : `numpy.ndarray` of int32
+        (y, x); ``j + 1`` where a pixel belongs to ``positions[j]`` before all others, 0 elsewhere. Where positions are
+        crowded a source may have no pixel of its own.
+    """
+
+    observation: Observation
+    positions: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self):
+        positions = _read_only(np.reshape(self.positions, (-1, 2)), np.float64)
+        labels = _read_only(self.labels, np.int32)
+        if labels.shape != self.observation.shape[1:]:
+            raise ValueError(f"labels has shape {labels.shape}; it must be {self.observation.shape[1:]}")
+        object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "labels", labels)
 
 
 @dataclass(frozen=True)
@@ -386,6 +426,30 @@ class DeblenderBackend(Protocol):
 
     ``positions`` has shape (source, 2), each row (x, y), 0-based pixels; `None` asks the backend to detect. The
     operator turns the templates into sources that add up to the image exactly.
+
+    Notes
+    -----
+    Optional attributes: ``needs_psf = False``, ``min_size = 1`` (pixels along y and x), and ``bands``, the only number
+    of bands that the method takes. Calls must be thread-safe: keep per-call state in local variables.
+
+    A method whose sources depend on nothing but their own blend adds two methods, and then works on fields of any
+    size, a blend at a time, in parallel:
+
+    ``detect(observation, positions)``
+        Gives an object with ``labels``, an integer array (y, x) that is ``i + 1`` where a pixel belongs to source ``i``
+        and 0 elsewhere, and ``positions``, (source, 2): those given, or those found where they were `None`. Where it
+        also has ``info``, a dict, that goes to ``info`` of the `Separation`.
+    ``separate(blend, *, rng) -> tuple of Template``
+        A template for each of ``blend.positions``, in their order, in pixels of the `Blend`'s cut-out. A template takes
+        light wherever it is positive, from other blends, too; so it is best zero where ``blend.labels`` is.
+
+    ``separate`` runs in several threads at once, so it must leave what belongs to the whole process alone: the warning
+    filters, too. The PSF that it sees is the one at the blend's place; ``margin = 4`` is how many pixels of context it
+    gets around the blend's labels. Where it raises a numerical error (`numpy.linalg.LinAlgError`, `ArithmeticError`)
+    the sources of that blend get the image on their own labels for templates, the flag ``Template.FAILED``, and a
+    warning. Its own ``__call__`` is one line, with `astrogan.image.blends.solve_blends`::
+
+        return solve_blends(self, observation, positions, rng=rng)
     """
 
     def __call__(

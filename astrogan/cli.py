@@ -368,14 +368,17 @@ def _noise(text):
 @click.option("-b", "--backend", default="symmetric", show_default=True, help="See: astrogan backends.")
 @click.option("--positions", help="Table (ECSV, FITS, CSV) with columns x, y (0-based) or ra, dec (deg).")
 @click.option("--catalog", type=click.Path(dir_okay=False), help="Also write the catalog: .ecsv, .fits or .csv.")
-def deblend(images, output, overwrite, backend, positions, catalog, psf, seed, options, **reading):
+@click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a core.")
+def deblend(images, output, overwrite, backend, positions, catalog, workers, psf, seed, options, **reading):
     """Take the blended sources in IN apart; OUTPUT holds sources, residual, segmentation and catalog."""
     from astrogan import Deblender
 
     _check_outputs(overwrite, [output], [catalog] if catalog else [])
-    operator = Deblender(backend, **_options(options, taken=("backend", "psf")))
+    backend_options = _options(options, taken=("backend", "psf", "workers"))
     image, keywords = _reading(images, **reading)
-    result = operator(image, _positions(positions), psf=_psf(psf), rng=seed, **keywords)
+    with _progress("deblending") as progress:
+        operator = Deblender(backend, workers=workers, progress=progress, **backend_options)
+        result = operator(image, _positions(positions), psf=_psf(psf), rng=seed, **keywords)
     result.write(output, overwrite=overwrite)
     click.echo(output)
     if catalog:
@@ -590,25 +593,54 @@ def _show_json(value):
 
 @cli.command()
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="Folder for the FITS files.")
-@click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Pixels along each axis.")
+@click.option("--size", type=click.IntRange(min=32), help="Pixels along each axis; default: 512, of a blend 80.")
 @click.option("--bands", default="g,r,i", show_default=True, help="Bands, separated by commas.")
+@click.option("--blends", type=click.IntRange(min=1), help="So many blends instead of a field.")
+@click.option("--sources", type=click.IntRange(min=1), help="Sources in a blend; default: 2 to 8 at random.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-def simulate(output, size, bands, seed, overwrite):
-    """Simulate a field of galaxies and stars, with its noise-free truth and catalog."""
+def simulate(output, size, bands, blends, sources, seed, overwrite):
+    """Simulate a field of galaxies and stars, or blends, with noise-free truth and catalog."""
+    folder, bands = Path(output), tuple(bands.split(","))
+    if sources and not blends:
+        raise click.UsageError("--sources is for blends; give --blends N, too")
+    if blends:
+        from astrogan.simulate.blends import simulate_blend
+
+        seeds = range(seed, seed + blends)
+        scenes = (simulate_blend(s, bands=bands, shape=(size or 80,) * 2, sources=sources) for s in seeds)
+        click.echo(_write_blends(scenes, [f"blend-{s:06d}" for s in seeds], folder, overwrite))
+        return
     from astrogan.image.write import write_table
     from astrogan.simulate.field import simulate_field
 
-    folder = Path(output)
     files = [folder / name for name in ("field.fits", "truth.fits", "sharp.fits", "catalog.ecsv")]
     if folder.exists():
         _check_outputs(overwrite, files[:3], files[3:])
-    field = simulate_field((size, size), bands=tuple(bands.split(",")), seed=seed)
+    field = simulate_field((size or 512,) * 2, bands=bands, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     for path, image in zip(files, (field.images, field.truth_images, field.truth_sharp_images), strict=False):
         _write(image, path, overwrite)
     write_table(field.catalog, files[3], overwrite=overwrite)
     click.echo(str(files[3]))
+
+
+def _write_blends(scenes, names, folder, overwrite):
+    """Write blends as NAME.fits, their sources alone as NAME-truth.fits, and a catalog, whose path is returned."""
+    from astropy.table import Table, vstack
+
+    from astrogan.image.write import write_table
+
+    catalog, rows = folder / "catalog.ecsv", []
+    if folder.exists():
+        _check_outputs(overwrite, [folder / f"{n}{part}.fits" for n in names for part in ("", "-truth")], [catalog])
+    for name, scene in zip(names, scenes, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(scene.images, folder / f"{name}.fits", overwrite)
+        _write(scene.truth_images, folder / f"{name}-truth.fits", overwrite)
+        rows.append(Table({"blend": [name] * len(scene.kinds)} | dict(scene.catalog.columns)))
+    write_table(vstack(rows), catalog, overwrite=overwrite)
+    return str(catalog)
 
 
 @cli.command()
@@ -634,6 +666,7 @@ def evaluate(truth, images, hdu, unit, data_range, output, overwrite):
 
 
 _BENCHES = {
+    "deblending": "astrogan.bench.deblending",
     "degradation": "astrogan.bench.degradation",
     "networks": "astrogan.bench.networks",
     "restoration": "astrogan.bench.restoration",
@@ -681,15 +714,21 @@ def bench():
     """Benchmarks: methods beside their peers and beside published numbers, in one run."""
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
+@click.pass_context
 @click.option(
     "-o", "--output", default="astrogan-demo", show_default=True, type=click.Path(file_okay=False), help="Folder."
 )
 @click.option("--size", type=click.IntRange(min=128), default=384, show_default=True, help="Pixels along each axis.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-def demo(output, size, seed, overwrite):
-    """Simulate a field, degrade, restore, deblend and translate it; write FITS files, a figure and tables."""
+def demo(context, output, size, seed, overwrite):
+    """Simulate a field, degrade, restore, deblend and translate it; write FITS files, a figure and tables.
+
+    With a name: the pipeline of a paper.
+    """
+    if context.invoked_subcommand:
+        return
     from astrogan.demo import run_demo
 
     say = lambda text: click.echo(text, err=True)  # noqa: E731 - one line, used once
@@ -697,8 +736,41 @@ def demo(output, size, seed, overwrite):
     for title, table in result.tables.items():
         _show_table(table, title)
         click.echo(click.wrap_text(table.meta["caption"], 110))
+    _show_files(result.files)
+
+
+@demo.command("usaid2019")
+@click.argument("pictures", nargs=-1, type=click.Path(exists=True, dir_okay=False), metavar="[FIRST SECOND]")
+@click.option(
+    "-o", "--output", default="astrogan-usaid2019", show_default=True, type=click.Path(file_okay=False), help="Folder."
+)
+@click.option("--rule", type=click.Choice(["mean", "maximum"]), default="mean", show_default=True, help="Of the blend.")
+@click.option("--shift", type=int, default=50, show_default=True, help="Pixels to the right of the second galaxy.")
+@click.option("--noise", type=click.FloatRange(min=0), default=0.03, show_default=True, help="On the segments.")
+@click.option("--weights", default="auto", show_default=True, help="Name or path.")
+@click.option("--completion", type=click.Choice(["encoder", "inversion"]), default="encoder", show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=200, show_default=True, help="Of the inversion.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def demo_usaid2019(pictures, output, **options):
+    """Blend two galaxies, segment the blend, complete the halves: the pipeline of Usaid et al. (2019), in one figure.
+
+    FIRST and SECOND are colour pictures of one galaxy each (JPEG, PNG, or FITS with three bands); without them two are
+    simulated.
+    """
+    from astrogan.demo_usaid2019 import run_pipeline
+
+    if len(pictures) not in (0, 2):
+        raise click.UsageError("give two pictures, FIRST and SECOND, or none")
+    say = lambda text: click.echo(text, err=True)  # noqa: E731 - one line, used once
+    result = run_pipeline(*pictures, out=output, progress=say, **options)
+    _show_table(result.table)
+    _show_files(result.files)
+
+
+def _show_files(files):
     click.echo("\nFiles:")
-    for path in result.files:
+    for path in files:
         click.echo(f"  {path}")
 
 

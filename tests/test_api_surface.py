@@ -40,6 +40,7 @@ def test_api_names():
         "API_VERSION",
         "ROLES",
         "BackendSpec",
+        "Blend",
         "DeblenderBackend",
         "DegraderBackend",
         "Estimate",
@@ -122,15 +123,27 @@ ALLOWED = {
     "operators": {"image", "plugins", "api", "metrics", "simulate"},
     "testing": {"api", "image"},
     "bench": {"operators", "simulate", "metrics", "image", "plugins", "api", "backends", "nn", "weights", "train"},
-    "train": {"nn", "simulate", "image", "operators", "weights", "metrics"},
+    "train": {"nn", "simulate", "image", "api", "operators", "backends", "weights", "metrics"},
     "demo": {"_demo_figure", "operators", "simulate", "metrics", "image", "plugins", "api"},
     "_demo_figure": {"image", "metrics"},
+    "demo_usaid2019": {"backends", "image", "metrics", "operators", "simulate"},
     "plot": {"image", "metrics"},
-    "cli": {"bench", "train", "operators", "simulate", "demo", "image", "plugins", "metrics", "weights"},
+    "cli": {
+        "bench",
+        "train",
+        "operators",
+        "simulate",
+        "demo",
+        "demo_usaid2019",
+        "image",
+        "plugins",
+        "metrics",
+        "weights",
+    },
     "__main__": {"cli"},
 }
 # Backends are arrays in, arrays out: of the image package they see only what works on plain arrays.
-BACKENDS_SEE = {"psf", "tiling", "mask", "uncertainty", "stretch", "wcs", "_convolve", "_kernels"}
+BACKENDS_SEE = {"psf", "blends", "tiling", "mask", "uncertainty", "stretch", "wcs", "_convolve", "_kernels"}
 
 
 def imported(path):

@@ -19,14 +19,14 @@ _WITH_TORCH = (
 )
 
 
-def _spec(role, name, module, cls, summary, citation=""):
+def _spec(role, name, module, cls, summary, citation="", package=_CLASSIC):
     return BackendSpec(
         role=role,
         name=name,
-        target=f"{_CLASSIC}.{module}:{cls}",
+        target=f"{package}.{module}:{cls}",
         summary=summary,
         citation=citation,
-        requires=("torch",) if module in _WITH_TORCH else (),
+        requires=("torch",) if module in _WITH_TORCH or package == _GAN else (),
     )
 
 
@@ -34,21 +34,23 @@ def _spec(role, name, module, cls, summary, citation=""):
 def astrogan_backends():
     """astrogan's own backends."""
     return [
-        BackendSpec(
-            role="restorer",
-            name="nafnet",
-            target=f"{_GAN}.nafnet:NAFNet",
-            summary="the default: a small network that mixes Wiener estimates, any noise, PSF and bands; uncertainty",
-            citation="Chen et al. 2022, ECCV, arXiv:2204.04676",
-            requires=("torch",),
+        _spec(
+            "restorer",
+            "nafnet",
+            "nafnet",
+            "NAFNet",
+            "the default: a small network that mixes Wiener estimates, any noise, PSF and bands; uncertainty",
+            "Chen et al. 2022, ECCV, arXiv:2204.04676",
+            package=_GAN,
         ),
-        BackendSpec(
-            role="restorer",
-            name="galaxygan2017",
-            target=f"{_GAN}.galaxygan2017:GalaxyGAN2017",
-            summary="GalaxyGAN as published, for three-band stamps; train its weights first",
-            citation="Schawinski et al. 2017, MNRAS 467, L110",
-            requires=("torch",),
+        _spec(
+            "restorer",
+            "galaxygan2017",
+            "galaxygan2017",
+            "GalaxyGAN2017",
+            "GalaxyGAN as published, for three-band stamps; train its weights first",
+            "Schawinski et al. 2017, MNRAS 467, L110",
+            package=_GAN,
         ),
         _spec("restorer", "identity", "identity", "Identity", "the image as it is: the baseline of every table"),
         _spec(
@@ -145,6 +147,47 @@ def astrogan_backends():
             "Symmetric",
             "symmetric monotone templates, flux shared between them",
             "Lupton 2005 (SDSS photo); Melchior et al. 2018, A&C 24, 129",
+        ),
+        _spec(
+            "deblender",
+            "profile-fit",
+            "profile_fit",
+            "ProfileFit",
+            "joint fit of PSF-convolved profiles, flux shared between them",
+        ),
+        _spec(
+            "deblender",
+            "hybrid",
+            "ratio_net",
+            "Hybrid",
+            "the default: profile fits, whose shares a small network corrects",
+            package=_GAN,
+        ),
+        _spec(
+            "deblender",
+            "ratio-net",
+            "ratio_net",
+            "RatioNet",
+            "symmetric templates, whose shares a small network corrects",
+            package=_GAN,
+        ),
+        _spec(
+            "deblender",
+            "branched-gan",
+            "branched_gan",
+            "BranchedGAN",
+            "three bands: a network that draws the galaxy at the centre without the others",
+            "Reiman & Goehre 2019, MNRAS 485, 2617",
+            package=_GAN,
+        ),
+        _spec(
+            "deblender",
+            "usaid2019",
+            "usaid2019",
+            "Usaid2019",
+            "three bands: a DCGAN completes what the inverse of the blend leaves",
+            "Usaid, Ahmed & Jamal 2019, Deblending Galaxies Using Generative Adversarial Networks",
+            package=_GAN,
         ),
         _spec(
             "translator",

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astrogan.nn.naf import naf_blocks, padded, u_shaped
+
 __all__ = ["RestorationNAFNet"]
 
 
@@ -68,10 +70,10 @@ class RestorationNAFNet(nn.Module):
         scales, filters = len(widths), len(balances)
         inputs = self.bands * (filters + 3)  # the estimates, the image, its noise and its FWHM
         self.stem = nn.Conv2d(4 * inputs, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(_blocks(w, n) for w, n in zip(widths, blocks, strict=False))
+        self.down = nn.ModuleList(naf_blocks(w, n) for w, n in zip(widths, blocks, strict=False))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths))
-        self.up = nn.ModuleList(_blocks(widths[s], blocks[2 * scales - 2 - s]) for s in range(scales - 1))
+        self.up = nn.ModuleList(naf_blocks(widths[s], blocks[2 * scales - 2 - s]) for s in range(scales - 1))
         self.head = nn.Conv2d(widths[0], 4 * self.bands * (filters + 1), 3, padding=1)
         self.spread = nn.Sequential(
             nn.Conv2d(widths[0], widths[0], 3, padding=1), nn.GELU(), nn.Conv2d(widths[0], 4 * self.bands, 1)
@@ -126,7 +128,7 @@ class RestorationNAFNet(nn.Module):
             torch.log(noise),
             torch.log(fwhm)[:, :, None, None].expand(-1, -1, height, width),
         ]
-        features = self._features(_padded(torch.cat(planes, 1), self.stride))
+        features = self._features(padded(torch.cat(planes, 1), self.stride))
         parts = functional.pixel_shuffle(self.head(features).float(), 2)[..., :height, :width]
         parts = parts.reshape(n, bands, len(self.balances) + 1, height, width)
         mixed = (torch.softmax(parts[:, :, :-1], 2) * estimates).sum(2)
@@ -139,59 +141,4 @@ class RestorationNAFNet(nn.Module):
 
     def _features(self, planes):
         x = self.stem(functional.pixel_unshuffle(planes, 2).contiguous(memory_format=torch.channels_last))
-        passed = []
-        for blocks, shrink in zip(self.down, self.shrink, strict=False):
-            x = blocks(x)
-            passed.append(x)
-            x = shrink(x)
-        x = self.down[-1](x)
-        for blocks, grow, skip in zip(reversed(self.up), reversed(self.grow), reversed(passed), strict=True):
-            x = blocks(functional.pixel_shuffle(grow(x), 2) + skip)
-        return x
-
-
-def _padded(planes, stride):
-    """Rows and columns repeated at the far edges, up to a multiple of the stride."""
-    height, width = planes.shape[-2:]
-    return functional.pad(planes, (0, -width % stride, 0, -height % stride), mode="replicate")
-
-
-def _blocks(width, number):
-    return nn.Sequential(*(_Block(width) for _ in range(number)))
-
-
-class _Block(nn.Module):
-    """Two gated residual branches: one that looks at a pixel's neighbours, one that mixes its channels."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.norm1, self.norm2 = _PixelNorm(width), _PixelNorm(width)
-        self.expand1, self.expand2 = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, 2 * width, 1)
-        self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
-        self.project1, self.project2 = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
-        self.weight1 = nn.Parameter(torch.zeros(1, width, 1, 1))
-        self.weight2 = nn.Parameter(torch.zeros(1, width, 1, 1))
-
-    def forward(self, x):
-        """(n, width, y, x) to the same shape."""
-        x = x + self.weight1 * self.project1(_gated(self.depthwise(self.expand1(self.norm1(x)))))
-        return x + self.weight2 * self.project2(_gated(self.expand2(self.norm2(x))))
-
-
-def _gated(x):
-    first, second = x.chunk(2, 1)
-    return first * second
-
-
-class _PixelNorm(nn.Module):
-    """Layer normalisation over the channels of each pixel."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x):
-        """(n, width, y, x) to the same shape."""
-        last = x.permute(0, 2, 3, 1)
-        return functional.layer_norm(last, self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)
+        return u_shaped(x, self.down, self.shrink, self.grow, self.up)

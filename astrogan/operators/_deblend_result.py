@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from astrogan.api import Template
 from astrogan.exceptions import InputError
 
 __all__ = ["FLAGS", "DeblendResult"]
@@ -18,9 +20,59 @@ FLAGS = {
     "BLENDED": 4,
     "EMPTY": 8,
     "SATURATED": 16,
+    "FAILED": Template.FAILED,
+    "CLOSE": 64,
+    "NOFIT": Template.NOFIT,
 }
 """Bits of the catalogue's ``flags``: the source's light reaches the image's edge; it falls on masked pixels; it is
-shared with another source; there is none; it falls on saturated pixels."""
+shared with another source; there is none; it falls on saturated pixels; the backend could not model the source;
+another source is too near to tell the two apart; the backend's fit did not settle."""
+
+
+class Cutouts(Sequence):
+    """Images of a result's sources, each made when it is first asked for, and kept then.
+
+    A field has thousands, and the header and WCS of each take more time and memory than its pixels. It is a sequence
+    like a list that cannot be changed; copies and pickles of it are lists.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(i)`` gives image ``i``.
+    count : int
+    """
+
+    def __init__(self, make, count):
+        self._make = make
+        self._count = count
+        self._made = {}
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(self._count))]
+        i = range(self._count)[i]
+        if i not in self._made:
+            return self._made.setdefault(i, self._make(i))  # the first one, should two threads make it
+        return self._made[i]
+
+    def passing(self):
+        """All in turn; those that nobody asked for are not kept."""
+        for i in range(self._count):
+            yield self._made[i] if i in self._made else self._make(i)
+
+    def __eq__(self, other):
+        return list(self) == list(other) if isinstance(other, list | Cutouts) else NotImplemented
+
+    __hash__ = None
+
+    def __reduce__(self):
+        return list, (list(self),)
+
+    def __repr__(self):
+        return f"<{self._count} images>"
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,9 +81,10 @@ class DeblendResult:
 
     Attributes
     ----------
-    sources : list of `~astropy.nddata.CCDData`
-        Cut-outs of the image with one source's light each, 2-D or (band, y, x), with the WCS of the cut-out.
-    models : list of `~astropy.nddata.CCDData`
+    sources : sequence of `~astropy.nddata.CCDData`
+        Cut-outs of the image with one source's light each, 2-D or (band, y, x), with the WCS of the cut-out. They are
+        made when they are asked for.
+    models : sequence of `~astropy.nddata.CCDData`
         The templates on the same cut-outs: what each source looks like without the noise.
     residual : `~astropy.nddata.CCDData`
         What belongs to no source, on the full frame; masked pixels keep their values here. Its uncertainty is the
@@ -46,8 +99,8 @@ class DeblendResult:
         (y, x): the ``id`` of the source that a pixel belongs to first, 0 for none.
     """
 
-    sources: list
-    models: list
+    sources: Sequence
+    models: Sequence
     residual: Any
     catalog: Any
     segmentation: np.ndarray
@@ -79,8 +132,9 @@ class DeblendResult:
         if not isinstance(i, int | np.integer) or not -len(self.sources) <= i < len(self.sources):
             raise InputError(f"i={i!r} names no source; there are {len(self.sources)}, counted from 0")
         data = np.zeros_like(self.residual.data)
-        data[self._window(i)] = self.sources[i].data
-        return self._framed(data, self.sources[i].meta)
+        source = self.sources[i]
+        data[self._window(i, source)] = source.data
+        return self._framed(data, source.meta)
 
     def recompose(self):
         """The sum of all sources and the residual: the image.
@@ -90,8 +144,8 @@ class DeblendResult:
         `~astropy.nddata.CCDData`
         """
         data = np.array(self.residual.data, np.float64)
-        for i, source in enumerate(self.sources):
-            data[self._window(i)] += source.data
+        for i, source in enumerate(_passing(self.sources)):
+            data[self._window(i, source)] += source.data
         return self._framed(data.astype(self.residual.data.dtype), self.residual.meta)
 
     def write(self, path, overwrite=False):
@@ -122,9 +176,9 @@ class DeblendResult:
             for header, array in _source_hdus(self):
                 _write_hdu(stream, header, array)
 
-    def _window(self, i):
+    def _window(self, i, source):
         y, x = self._origins[i]
-        height, width = self.sources[i].shape[-2:]
+        height, width = source.shape[-2:]
         return (..., slice(y, y + height), slice(x, x + width))
 
     def _framed(self, data, meta):
@@ -134,6 +188,10 @@ class DeblendResult:
         mask = None if residual.mask is None else residual.mask.copy()
         wcs = None if residual.wcs is None else residual.wcs.deepcopy()
         return CCDData(data, unit=residual.unit, mask=mask, wcs=wcs, meta=meta.copy())
+
+
+def _passing(images):
+    return images.passing() if isinstance(images, Cutouts) else images
 
 
 def _leading_hdus(result):
@@ -155,7 +213,8 @@ def _leading_hdus(result):
 
 def _source_hdus(result):
     """(header, array) of each source and model, and of their companions."""
-    for number, source, model in zip(result.catalog["id"], result.sources, result.models, strict=True):
+    images = (_passing(cutouts) for cutouts in (result.sources, result.models))
+    for number, source, model in zip(result.catalog["id"], *images, strict=True):
         yield from _image_hdus(f"SOURCE_{number}", source)
         yield from _image_hdus(f"MODEL_{number}", model)
 

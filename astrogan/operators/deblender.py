@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from astrogan.api import Separation
+from astrogan.api import Separation, Template
 from astrogan.exceptions import BackendError, InputError, UnitError, WCSError
+from astrogan.operators._deblend_catalog import share_out
 from astrogan.operators._deblend_result import FLAGS, DeblendResult
 from astrogan.operators.base import Operator, as_generator
 
@@ -17,8 +15,8 @@ __all__ = ["FLAGS", "DeblendResult", "Deblender"]
 # Positions nearer than this, in pixels, are the same one.
 _SAME = 1e-3
 
-# A source that gives less than this part of its light to others is not called blended.
-_ALONE = 1e-3
+# What a template may say of itself; all other flags are found here.
+_TEMPLATE_FLAGS = Template.FAILED | Template.NOFIT
 
 
 class Deblender(Operator):
@@ -34,6 +32,10 @@ class Deblender(Operator):
     background : None or 'local', optional
         With `None` the image is taken to be sky-subtracted. With ``"local"`` the background is measured (see
         `~astrogan.image.uncertainty.background_rms`) and left out of the sources: it stays in the residual.
+    workers : int, optional
+        Threads that work on blends. Default: as many as the process may use cores. The result does not depend on it.
+    progress : callable, optional
+        ``progress(done, total)``, in sources, called as blends are finished.
     **options
         For the backend, e.g. ``threshold=2``.
 
@@ -50,8 +52,28 @@ class Deblender(Operator):
     themselves, which have no noise of the image's own, are the ``models``.
 
     A source's variance is the share m_i / sum_j m_j of the image's: as if photons were dealt out, so that the
-    variances add up, too. How uncertain the templates are is not in it. Without an uncertainty in the image, sources
-    have none, and ``flux_err`` comes from the noise of the background.
+    variances add up, too. ``flux_err`` of the catalogue is the square root of its sum and of what the backend says of
+    the flux's variance by an uncertain template (``flux_variance`` of `~astrogan.api.Template`; many backends say
+    nothing): noise and division are taken to be independent. Without an uncertainty in the image, sources have none,
+    and ``flux_err`` comes from the noise of the background.
+
+    Where the backend works on one blend at a time (`~astrogan.image.blends`), an image may be of any size: blends are
+    groups of sources whose pixels touch, each is cut out with the PSF of its place, where that varies, and several are
+    worked on at the same time. A blend that such a backend cannot solve for numerical reasons is divided along its
+    segments, flagged ``FAILED`` and warned of.
+
+    ``flags`` of the catalogue are sums of
+
+    =========  ===  ==================================================================================
+    EDGE         1  the source's light reaches the image's edge
+    MASKED       2  it falls on masked pixels, or the position is on one
+    BLENDED      4  it is shared with another source
+    EMPTY        8  there is none
+    SATURATED   16  it falls on saturated pixels
+    FAILED      32  the backend could not model the source; its template is a stand-in
+    CLOSE       64  another one is nearer than half the PSF's FWHM, or 1.5 pixels: the division is arbitrary
+    NOFIT      128  the backend's fit of the source did not settle
+    =========  ===  ==================================================================================
 
     Examples
     --------
@@ -71,12 +93,17 @@ class Deblender(Operator):
     role = "deblender"
     operation = "deblend"
 
-    def __init__(self, backend="symmetric", *, psf=None, background=None, **options):
+    def __init__(self, backend="symmetric", *, psf=None, background=None, workers=None, progress=None, **options):
         super().__init__(backend, **options)
+        whole = isinstance(workers, int | np.integer) and not isinstance(workers, bool)
+        if workers is not None and (not whole or workers < 1):
+            raise InputError(f"workers={workers!r} must be None or an integer of at least 1")
         if background not in (None, "local"):
             raise InputError(f"background={background!r} must be None (the image is sky-subtracted) or 'local'")
         self.psf = psf
         self.background = background
+        self.workers = workers
+        self.progress = progress
 
     def __call__(self, image, positions=None, *, psf=None, rng=0, **reading):
         """Separate the sources of one image.
@@ -105,13 +132,18 @@ class Deblender(Operator):
         Raises
         ------
         InputError, UnitError, PSFError, ImageReadError
-            If the image cannot be used, or a position is not finite, outside the image or there twice.
+            If the image cannot be used, the backend takes another number of bands, or a position is not finite, outside
+            the image or there twice.
         WCSError
             If positions are on the sky and the image has no WCS.
         BackendError
             If the backend breaks its contract.
-        """
 
+        Warns
+        -----
+        AstroganWarning
+            If the backend could not solve some blends.
+        """
         seed, generator = rng, as_generator(rng)
 
         prepared = self._read(
@@ -123,17 +155,46 @@ class Deblender(Operator):
         )
         observation = _less_background(prepared.observation) if self.background else prepared.observation
         self._check_size(observation.shape)
+        self._check_bands(observation)
         if positions is not None:
             positions = _pixel_positions(positions, prepared.celestial, observation.shape)
         if positions is not None and len(positions) == 0:
             separation = Separation(())
         else:
-            separation = self._run(self.backend, observation, positions, rng=generator)
+            separation = self._separated(prepared, observation, positions, generator)
             self._check_separation(separation, observation, positions)
         notes = self._notes(seed, separation.info)
         if len(observation.bands) > 1:
             notes["AGBANDS"] = ",".join(observation.bands)
-        return _result(prepared, observation, separation, notes)
+        return share_out(prepared, observation, separation, notes)
+
+    def _check_bands(self, observation):
+        wanted, given = getattr(self.backend, "bands", None), len(observation.bands)
+        if wanted is not None and wanted != given:
+            raise InputError(
+                f"image has {given} band{'' if given == 1 else 's'} ({', '.join(observation.bands)}); "
+                f"{self.backend_name} takes {wanted}: give as many, or use another backend"
+            )
+
+    def _separated(self, prepared, observation, positions, rng):
+        """The backend's templates: blend by blend where it can do that, of the whole image where not."""
+        if not (hasattr(self.backend, "detect") and hasattr(self.backend, "separate")):
+            separation = self._run(self.backend, observation, positions, rng=rng)
+            if self.progress is not None:
+                self.progress(1, 1)
+            return separation
+        from astrogan.image.blends import solve_blends
+
+        return self._run(
+            solve_blends,
+            self.backend,
+            observation,
+            positions,
+            rng=rng,
+            workers=self.workers,
+            psf_at=prepared.psf.at if prepared.psf is not None and prepared.psf.varies else None,
+            progress=self.progress,
+        )
 
     def _check_separation(self, separation, observation, positions):
         """Hold a backend's `~astrogan.api.Separation` to the contract."""
@@ -142,27 +203,40 @@ class Deblender(Operator):
             raise BackendError(f"{who} returned {type(separation).__name__}; it must return a Separation")
         if positions is not None and len(separation.templates) != len(positions):
             raise BackendError(f"{who} returned {len(separation.templates)} templates for {len(positions)} positions")
-        bands, height, width = observation.shape
         for i, template in enumerate(separation.templates):
-            data = np.asarray(template.data)
-            if data.ndim != 3 or len(data) != bands or 0 in data.shape or data.dtype.kind != "f":
-                raise BackendError(
-                    f"{who}: template {i} has shape {data.shape} and dtype {data.dtype}; it must be ({bands}, height, "
-                    "width) floats"
-                )
-            (y, x), (h, w) = template.origin, data.shape[1:]
-            if not (0 <= y <= height - h and 0 <= x <= width - w):
-                raise BackendError(
-                    f"{who}: template {i}, {h} x {w} pixels at (y, x) = ({y}, {x}), leaves the image of "
-                    f"{height} x {width}"
-                )
-            for name in ("data", "variance"):
-                array = getattr(template, name)
-                if array is not None and not (np.isfinite(array).all() and (np.asarray(array) >= 0).all()):
-                    raise BackendError(f"{who}: {name} of template {i} is negative or not finite somewhere")
+            fault = _fault(template, observation.shape)
+            if fault:
+                raise BackendError(f"{who}: {fault.format(f'template {i}')}")
+        height, width = observation.shape[1:]
         labels = separation.segmentation
         if labels is not None and np.shape(labels) != (height, width):
             raise BackendError(f"{who}: segmentation has shape {np.shape(labels)}; it must be {(height, width)}")
+
+
+def _fault(template, shape):
+    """What is wrong with a template, with ``{}`` for its name; `None` if nothing is."""
+    bands, height, width = shape
+    data = np.asarray(template.data)
+    if data.ndim != 3 or len(data) != bands or 0 in data.shape or data.dtype.kind != "f":
+        return f"{{}} has shape {data.shape} and dtype {data.dtype}; it must be ({bands}, height, width) floats"
+    (y, x), (h, w) = template.origin, data.shape[1:]
+    if not (0 <= y <= height - h and 0 <= x <= width - w):
+        return f"{{}}, {h} x {w} pixels at (y, x) = ({y}, {x}), leaves the image of {height} x {width}"
+    if not np.isfinite(template.position).all():
+        return f"position of {{}} is {tuple(template.position)}; it must be finite"
+    for name, wanted in (("data", data.shape), ("variance", data.shape), ("flux_variance", (bands,))):
+        array = getattr(template, name, None)
+        if array is None:
+            continue
+        if np.shape(array) != wanted:
+            return f"{name} of {{}} has shape {np.shape(array)}; it must be {wanted}"
+        # One look: a sum of squares would overflow, the least and the largest value say all.
+        if not (np.min(array) >= 0 and np.max(array) < np.inf):
+            return f"{name} of {{}} is negative or not finite somewhere"
+    flags = getattr(template, "flags", 0)
+    if not isinstance(flags, int | np.integer) or flags & ~_TEMPLATE_FLAGS:
+        return f"flags of {{}} are {flags!r}; they may be Template.FAILED and Template.NOFIT"
+    return None
 
 
 def _less_background(observation):
@@ -258,212 +332,3 @@ def _check_positions(xy, shape):
         raise InputError(
             f"positions[{i}] and positions[{j}] are the same, ({xy[i, 0]:.6g}, {xy[i, 1]:.6g}); keep one of them"
         )
-
-
-def _result(prepared, observation, separation, notes):
-    """Share the image out among the templates."""
-    from astrogan.image.finish import to_ccd
-
-    total = np.zeros(observation.shape)
-    for template in separation.templates:
-        total[_box(template)] += template.data
-    shared = (total > 0) & observation.valid
-    labels = _segmentation(separation, observation)
-    scene = _Scene(prepared, observation, total, shared, labels)
-    sources, models, rows = [], [], []
-    for i, template in enumerate(separation.templates):
-        source, model, row = _extract(scene, template, i + 1, notes)
-        sources.append(source)
-        models.append(model)
-        rows.append(row)
-    residual = to_ccd(
-        prepared,
-        _residual(prepared, observation, shared),
-        variance=observation.variance if prepared.had_uncertainty else None,
-        operation="deblend",
-        notes=notes,
-    )
-    catalog = _catalog(rows, prepared, scene, notes)
-    origins = tuple((int(t.origin[0]), int(t.origin[1])) for t in separation.templates)
-    return DeblendResult(sources, models, residual, catalog, labels, origins)
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """What all sources of an image have in common."""
-
-    prepared: Any
-    observation: Any
-    total: np.ndarray
-    shared: np.ndarray
-    labels: np.ndarray
-
-    def __post_init__(self):
-        variance, valid = self.observation.variance, self.observation.valid
-        noise = [np.sqrt(np.median(v[good])) for v, good in zip(variance, valid, strict=True)]
-        object.__setattr__(self, "weight", 1 / np.square(np.array(noise, np.float64))[:, None, None])
-        object.__setattr__(self, "areas", np.bincount(self.labels.ravel()))
-
-
-def _box(template):
-    y, x = template.origin
-    height, width = np.shape(template.data)[1:]
-    return (slice(None), slice(y, y + height), slice(x, x + width))
-
-
-def _segmentation(separation, observation):
-    """The backend's labels, or the source with the largest template at each pixel."""
-    if separation.segmentation is not None:
-        return np.array(separation.segmentation, np.int32)
-    labels = np.zeros(observation.shape[1:], np.int32)
-    largest = np.zeros(labels.shape)
-    for i, template in enumerate(separation.templates):
-        box = _box(template)[1:]
-        height = np.sum(template.data, axis=0, dtype=np.float64)
-        wins = height > largest[box]
-        largest[box][wins] = height[wins]
-        labels[box][wins] = i + 1
-    return labels
-
-
-def _residual(prepared, observation, shared):
-    """What is not shared: all of the image there, its own values under the mask, and the background."""
-    image = prepared.observation.data.astype(np.float64)
-    hidden = ~observation.valid
-    if hidden.any():
-        bands = [np.asarray(band.data, np.float64) for band in prepared.form.images]
-        own = np.concatenate([band if band.ndim == 3 else band[np.newaxis] for band in bands])
-        image[hidden] = own[hidden] / prepared.scale
-    if observation is prepared.observation:
-        image[shared] = 0
-    else:
-        image[shared] -= observation.data[shared]
-    return image
-
-
-def _extract(scene, template, number, notes):
-    """One source and its model as CCDData, and its row of the catalogue."""
-    from astrogan.image.finish import to_ccd
-    from astrogan.image.wcs import crop_wcs
-
-    prepared, observation = scene.prepared, scene.observation
-    box = _box(template)
-    data = np.asarray(template.data, np.float64)
-    ratio = np.divide(data, scene.total[box], out=np.zeros(data.shape), where=scene.shared[box])
-    light = observation.data[box] * ratio
-    variance = observation.variance[box] * ratio
-    common = {
-        "mask": ~observation.valid[box],
-        "wcs": crop_wcs(prepared.wcs, box[2].start, box[1].start, data.shape[1:]),
-        "psf": _psf_at(prepared.psf, template.position),
-        "operation": "deblend",
-        "notes": notes,
-    }
-    source = to_ccd(prepared, light, variance=variance if prepared.had_uncertainty else None, **common)
-    model = to_ccd(prepared, data, variance=template.variance, **common)
-    for image in (source, model):
-        _zero_variance(image)
-    row = {"id": number, "x": float(template.position[0]), "y": float(template.position[1])}
-    row["flux"] = light.sum(axis=(1, 2)) * prepared.scale
-    row["flux_err"] = np.sqrt(variance.sum(axis=(1, 2))) * prepared.scale
-    row["bbox_xmin"], row["bbox_xmax"] = box[2].start, box[2].stop - 1
-    row["bbox_ymin"], row["bbox_ymax"] = box[1].start, box[1].stop - 1
-    row["area"] = int(scene.areas[number]) if number < len(scene.areas) else 0
-    row |= _shape(np.sum(data * np.sqrt(scene.weight), axis=0))
-    row["blendedness"] = _blendedness(data, scene.total[box], scene.weight)
-    row["flags"] = _flags(scene, box, data, row["blendedness"])
-    return source, model, row
-
-
-def _psf_at(psf, position):
-    if psf is None:
-        return None
-    return psf.at(*position) if psf.varies else psf.kernels
-
-
-def _zero_variance(image):
-    """Where a source has no light its value, zero, is exact: deviation and variance are 0 there, too, and not NaN."""
-    uncertainty = image.uncertainty
-    if uncertainty is not None and uncertainty.uncertainty_type in ("std", "var"):
-        uncertainty.array[np.isnan(uncertainty.array)] = 0
-
-
-def _shape(height):
-    """Standard deviations along the axes, and the angle, of a non-negative image."""
-    total = height.sum()
-    if not total > 0:
-        return {"a": np.nan, "b": np.nan, "theta": np.nan}
-    y, x = np.indices(height.shape)
-    x, y = x - (height * x).sum() / total, y - (height * y).sum() / total
-    xx, yy, xy = ((height * product).sum() / total for product in (x * x, y * y, x * y))
-    mean, split = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-    return {
-        "a": np.sqrt(mean + split),
-        "b": np.sqrt(max(mean - split, 0.0)),
-        "theta": np.degrees(0.5 * np.arctan2(2 * xy, xx - yy)),
-    }
-
-
-def _blendedness(template, total, weight):
-    everything = np.sum(weight * template * total)
-    return max(float(1 - np.sum(weight * template**2) / everything), 0.0) if everything > 0 else 0.0
-
-
-def _flags(scene, box, data, blendedness):
-    lit = data > 0
-    height, width = scene.observation.shape[1:]
-    rows, columns = lit.any(axis=(0, 2)), lit.any(axis=(0, 1))
-    edge = (
-        (box[1].start == 0 and rows[0])
-        or (box[2].start == 0 and columns[0])
-        or (box[1].stop == height and rows[-1])
-        or (box[2].stop == width and columns[-1])
-    )
-    saturated = scene.prepared.saturated
-    bits = {
-        "EDGE": edge,
-        "MASKED": (lit & ~scene.observation.valid[box]).any(),
-        "BLENDED": blendedness > _ALONE,
-        "EMPTY": not (lit & scene.shared[box]).any(),
-        "SATURATED": saturated is not None and (lit & saturated[box]).any(),
-    }
-    return sum(FLAGS[name] for name, is_set in bits.items() if is_set)
-
-
-def _catalog(rows, prepared, scene, notes):
-    from astropy import units as u
-    from astropy.table import QTable
-
-    unit = u.dimensionless_unscaled if prepared.unit is None else prepared.unit
-
-    def column(name):
-        dtype = int if name in ("id", "area", "flags") or name.startswith("bbox") else float
-        return np.array([row[name] for row in rows], dtype)
-
-    table = QTable()
-    for name in ("id", "x", "y"):
-        table[name] = column(name)
-    if prepared.celestial is not None:
-        table["ra"], table["dec"] = _sky(prepared.celestial, table["x"], table["y"])
-    for b, band in enumerate(prepared.observation.bands):
-        for name in ("flux", "flux_err"):
-            values = np.array([row[name][b] for row in rows], float)
-            table[f"{name}_{band}"] = values * unit
-    for name in ("bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "area"):
-        table[name] = column(name)
-    table["a"], table["b"] = column("a") * u.pix, column("b") * u.pix
-    table["theta"] = column("theta") * u.deg
-    table["blendedness"], table["flags"] = column("blendedness"), column("flags")
-    table.meta |= {key: value if isinstance(value, int | float | str) else str(value) for key, value in notes.items()}
-    table.meta["FLAGBITS"] = ", ".join(f"{bit} {name}" for name, bit in FLAGS.items())
-    return table
-
-
-def _sky(wcs, x, y):
-    """ICRS right ascension and declination; the WCS's own first two angles where it has no equatorial frame."""
-    from astropy import units as u
-
-    if len(x) == 0:
-        return np.empty(0) * u.deg, np.empty(0) * u.deg
-    sky = wcs.pixel_to_world(x, y).icrs
-    return sky.ra.to(u.deg), sky.dec.to(u.deg)

@@ -52,6 +52,40 @@ class BlendScene:
         valid = None if self.variance is None else self.variance > 0
         return Observation(data=self.data, valid=valid, variance=self.variance, psf=self.psf, bands=self.bands)
 
+    @property
+    def images(self):
+        """The blend by band as `~astropy.nddata.CCDData` in adu, with variance and PSF where they are known."""
+        from astropy.nddata import CCDData, VarianceUncertainty
+
+        images = {}
+        for b, band in enumerate(self.bands):
+            variance = None if self.variance is None else VarianceUncertainty(self.variance[b].copy())
+            psf = None if self.psf is None else self.psf[b].copy()
+            meta = {"FILTER": band, "SIMSEED": self.seed}
+            images[band] = CCDData(self.data[b].copy(), unit="adu", uncertainty=variance, psf=psf, meta=meta)
+        return images
+
+    @property
+    def truth_images(self):
+        """Each source alone in each band as `~astropy.nddata.CCDData` in adu, by ``"<number>_<band>"``, from 1."""
+        from astropy.nddata import CCDData
+
+        pairs = [(i, b) for i in range(len(self.truth)) for b in range(len(self.bands))]
+        return {
+            f"{i + 1}_{self.bands[b]}": CCDData(self.truth[i, b].copy(), unit="adu", meta={"FILTER": self.bands[b]})
+            for i, b in pairs
+        }
+
+    @property
+    def catalog(self):
+        """A row a source: ``id``, ``kind``, ``x``, ``y`` (0-based pixels) and ``flux_<band>``, an astropy table."""
+        from astropy.table import Table
+
+        columns = {"id": np.arange(1, len(self.kinds) + 1), "kind": list(self.kinds)}
+        columns |= dict(zip("xy", self.positions.T, strict=True))
+        fluxes = self.truth.sum(axis=(2, 3), dtype=np.float64).T
+        return Table(columns | {f"flux_{band}": flux for band, flux in zip(self.bands, fluxes, strict=True)})
+
 
 def add_blend(stamps, positions, shape=None, *, noise=0.0, rng=None, centres=None):
     """Add up real stamps at places in a frame: a blend whose parts are known.

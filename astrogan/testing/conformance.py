@@ -19,6 +19,7 @@ import numpy as np
 
 from astrogan.api import BackendSpec, Estimate, Observation, Separation, Target
 from astrogan.exceptions import AstroganError, BackendError, ImageTooSmallError
+from astrogan.testing._deblending import assert_separation, difference, frames, overlapping_pair
 
 __all__ = ["CheckReport", "check_backend", "example_observation"]
 
@@ -253,7 +254,7 @@ def _output_form(subject):
         assert np.isfinite(result).all(), "sample is not finite"
         return
     if role == "deblender":
-        _assert_separation(result, observation)
+        assert_separation(result, observation, len(_positions(observation)))
         return
     assert isinstance(result, Estimate), f"returned {type(result).__name__}; it must be an Estimate"
     shape = observation.shape
@@ -272,19 +273,45 @@ def _output_form(subject):
     assert result.variance is None or (np.asarray(result.variance) >= 0).all(), "variance is negative somewhere"
 
 
-def _assert_separation(result, observation):
+@_check("deblender")
+def _no_positions(subject):
+    """No positions, no templates."""
+    observation = subject.example()
+    result = subject.make()(observation, np.empty((0, 2)), rng=np.random.default_rng(0))
     assert isinstance(result, Separation), f"returned {type(result).__name__}; it must be a Separation"
-    expected = len(_positions(observation))
-    assert len(result.templates) == expected, f"{len(result.templates)} templates for {expected} positions"
-    bands, height, width = observation.shape
-    for template in result.templates:
-        y0, x0 = template.origin
-        _, h, w = template.data.shape
-        assert len(template.data) == bands, f"a template has {len(template.data)} bands; the image has {bands}"
-        assert 0 <= y0 <= height - h, f"a template's box leaves the image along y: {y0} + {h} > {height}"
-        assert 0 <= x0 <= width - w, f"a template's box leaves the image along x: {x0} + {w} > {width}"
-        assert np.isfinite(template.data).all(), "a template is not all finite"
-        assert (template.data >= 0).all(), "a template is negative somewhere"
+    assert len(result.templates) == 0, f"{len(result.templates)} templates for no position"
+
+
+@_check("deblender")
+def _order_of_positions(subject):
+    """The order of the positions is no information."""
+    observation, positions = overlapping_pair(subject.example((1, 48, 56), masked=False))
+    instance = subject.make()
+    straight, turned = (
+        frames(instance(observation, p, rng=np.random.default_rng(0)), observation)
+        for p in (positions, positions[::-1])
+    )
+    worst = difference(straight, turned[::-1])
+    assert worst < 1e-3, (
+        f"with the positions in another order the templates differ by {worst:.2g} of the peak: sort the sources by "
+        "place before anything that depends on their order"
+    )
+
+
+@_check("deblender")
+def _translation(subject):
+    """A blend that moves by whole pixels takes its templates along."""
+    instance = subject.make()
+    if not (hasattr(instance, "detect") and hasattr(instance, "separate")):
+        return "it has no detect and separate, and may depend on the whole image"
+    observation, positions = overlapping_pair(subject.example((1, 48, 56), masked=False))
+    shift = (3, -2)
+    moved = observation.replace(data=np.roll(observation.data, shift, axis=(1, 2)))
+    here = frames(instance(observation, positions, rng=np.random.default_rng(0)), observation)
+    there = frames(instance(moved, positions + shift[::-1], rng=np.random.default_rng(0)), moved)
+    worst = difference(np.roll(here, shift, axis=(2, 3)), there)
+    assert worst < 1e-2, f"a blend that moves by {shift} pixels has templates that differ by {worst:.2g} of the peak"
+    return None
 
 
 @_check()

@@ -183,6 +183,7 @@ def _ignore_advice():
         ".*pin_memory.*",
         ".*sync_dist=True.*",
         ".*Grad strides do not match bucket view strides.*",
+        ".*in eval mode at the start of training.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -191,24 +192,25 @@ def _export(run, path, job):
     """Write the final weights with their card, and a sheet of samples."""
     import astrogan
     from astrogan.train._loop import sheet
-    from astrogan.train.evaluate import evaluation
+    from astrogan.train.tasks import task_of
     from astrogan.weights import save_weights
 
     recipe, module, stream = job.recipe, job.module, job.validation
-    measured = evaluation(module, recipe, stream)
-    sheet(run, module, stream, recipe.steps)
+    task = task_of(recipe)
+    measured = task.evaluation(module, recipe, stream)
+    sheet(run, task, module, stream, recipe.steps)
     card = {
         "name": recipe.name,
-        "backend": "nafnet" if recipe.task == "restoration" else "galaxygan2017",
-        "role": "restorer",
+        "backend": task.backend,
+        "role": task.role,
         "architecture": module.architecture,
-        "bands": int(module.architecture.get("bands", module.architecture.get("in_bands", 3))),
+        "bands": module.architecture.get("bands", module.architecture.get("in_bands", task.bands)),
         "band_names": recipe.card.get("band_names"),
         "ranges": measured["ranges"],
-        "stretch": {"stretch": "galaxygan2017", "clip": True} if recipe.task == "galaxygan2017" else None,
+        "stretch": task.stretch,
         "calibration": measured["calibration"],
         "metrics": measured["metrics"],
-        "data": _described(job.source),
+        "data": _described(job.source or stream),
         "recipe": recipe.to_toml(),
         "seed": recipe.seed,
         "steps": recipe.steps,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import multiprocessing
 import signal
 import threading
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -20,7 +18,7 @@ from astrogan.train._fit import take
 from astrogan.train.evaluate import evaluating
 from astrogan.train.recipe import Recipe
 from astrogan.train.sources import Source, open_sources
-from astrogan.train.stream import Degradation, PairStream
+from astrogan.train.tasks import task_of
 
 __all__ = ["Job", "network_module", "prepare", "sheet", "train"]
 
@@ -30,16 +28,16 @@ class Job:
     """A recipe with all that it describes."""
 
     recipe: Recipe
-    source: Source
-    training: PairStream
-    validation: PairStream
+    source: Source | None
+    training: Any
+    validation: Any
     module: Any
 
 
 def prepare(recipe, data):
     """Open a recipe's data and build its network: what can be wrong with either is found here."""
     module = network_module(recipe)
-    source = open_sources(recipe.data, data)
+    source = open_sources(recipe.data, data) if recipe.data else None
     return Job(recipe, source, _stream(recipe, source, "train"), _stream(recipe, source, "validation"), module)
 
 
@@ -55,7 +53,7 @@ def train(run, job, trainer_options, workers, stop_after, *, resume):
         **trainer_options | {"strategy": _strategy(module, **trainer_options)},
         max_epochs=-(-recipe.steps // recipe.epoch_steps),
         logger=_logger(run),
-        callbacks=[_Keeper(run, job.validation, stop_after)],
+        callbacks=[_Keeper(run, job, stop_after)],
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -90,41 +88,7 @@ def _strategy(module, *, strategy, devices, num_nodes, **_):
 
 def network_module(recipe):
     """The Lightning module of a recipe, as it is before the first step."""
-    if recipe.task == "restoration":
-        from astrogan.nn.nafnet import RestorationNAFNet
-        from astrogan.train.restoration import RestorationModule
-
-        _check_keys("network", recipe.network, RestorationNAFNet)
-        _check_keys("training", recipe.training, RestorationModule, taken=("network", "steps", "seed"))
-        with _faults_of("network", "training"):
-            return RestorationModule(recipe.network, steps=recipe.steps, seed=recipe.seed, **recipe.training)
-    from astrogan.train.galaxygan import GalaxyGANModule
-    from astrogan.train.gan import GalaxyGAN2017Module
-
-    for table in ("network", "training"):
-        settings = getattr(recipe, table)
-        _check_keys(table, settings, GalaxyGANModule, GalaxyGAN2017Module, taken=("steps", "seed", "settings"))
-    with _faults_of("network", "training"):
-        return GalaxyGANModule(seed=recipe.seed, steps=recipe.steps, **(recipe.network | recipe.training))
-
-
-def _check_keys(table, settings, *takers, taken=()):
-    known = [name for taker in takers for name in inspect.signature(taker).parameters if name not in taken]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise InputError(f"recipe [{table}] has unknown keys {', '.join(unknown)}; there are {', '.join(known)}")
-
-
-@contextlib.contextmanager
-def _faults_of(*tables):
-    """Values that a network or a loss cannot take are the recipe's fault."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        where = " or ".join(f"[{table}]" for table in tables)
-        raise InputError(f"recipe {where} holds a value that cannot be used: {error}") from error
+    return task_of(recipe).module(recipe)
 
 
 def _start(module, recipe):
@@ -134,7 +98,7 @@ def _start(module, recipe):
     from astrogan.weights import load_weights
 
     weights = load_weights(recipe.start_from)
-    networks = (module.network, module.average) if recipe.task == "restoration" else (module.exported,)
+    networks = (module.network, module.average) if hasattr(module, "average") else (module.exported,)
     try:
         for network in networks:
             network.load_state_dict(weights.tensors)
@@ -146,18 +110,7 @@ def _start(module, recipe):
 
 
 def _stream(recipe, source, part):
-    _check_keys("degradation", recipe.degradation, Degradation)
-    with _faults_of("degradation"):
-        degradation = Degradation(**recipe.degradation)
-    return PairStream(
-        take(source, recipe, part),
-        degradation,
-        batch=recipe.batch,
-        crop=recipe.crop,
-        seed=recipe.seed + (0 if part == "train" else 1_000_003),
-        jitter=part == "train",
-        augment=part == "train",
-    )
+    return task_of(recipe).stream(recipe, None if source is None else take(source, recipe, part), part)
 
 
 def _logger(run):
@@ -239,8 +192,9 @@ class _Steps(Sampler):
 class _Keeper(lightning.Callback):
     """At the end of an epoch: a line of metrics and a checkpoint; after a validation, a sheet of samples."""
 
-    def __init__(self, run, stream, stop_after):
-        self.run, self.stream, self.left = run, stream, stop_after
+    def __init__(self, run, job, stop_after):
+        self.run, self.stream, self.left = run, job.validation, stop_after
+        self.task = task_of(job.recipe)
         self.validated = False
 
     def on_train_epoch_end(self, trainer, module):
@@ -259,17 +213,15 @@ class _Keeper(lightning.Callback):
     def on_validation_end(self, trainer, module):
         self.validated = True
         if trainer.is_global_zero:
-            sheet(self.run, module, self.stream, int(module.steps_done))
+            sheet(self.run, self.task, module, self.stream, int(module.steps_done))
 
 
-def sheet(run, module, stream, step, rows=4):
-    """Write a sheet of samples: degraded, restored, original; none where matplotlib is not installed."""
+def sheet(run, task, module, stream, step, rows=4):
+    """Write a sheet of samples; none where matplotlib is not installed."""
     from astrogan.train.sheets import sample_sheet
 
     batch = {key: torch.from_numpy(value) for key, value in stream.batch(0).items()}
     with evaluating(module):
-        restored = module.restored({key: value.to(module.device) for key, value in batch.items()}).float().cpu()
-    columns = (batch["degraded"], restored, batch["original"])
-    images = [[np.asarray(column[i]) for column in columns] for i in range(min(rows, len(restored)))]
+        images, titles = task.sheet(module, batch)
     with contextlib.suppress(MissingDependencyError):
-        sample_sheet(run.path(f"samples/step-{step:08d}.png"), images, ("degraded", "restored", "original"))
+        sample_sheet(run.path(f"samples/step-{step:08d}.png"), images[:rows], titles)

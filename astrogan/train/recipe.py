@@ -15,7 +15,8 @@ from astrogan.exceptions import InputError
 
 __all__ = ["Recipe", "list_recipes", "parse_recipe", "read_recipe"]
 
-TASKS = ("restoration", "galaxygan2017")
+TASKS = ("restoration", "galaxygan2017", "deblending", "usaid2019", "branched-gan")
+_WITHOUT_DATA = ("deblending",)
 _POSITIVE = ("steps", "batch", "crop", "epoch_steps", "validate_every", "validation_images")
 _TABLES = ("network", "training", "degradation", "card")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -29,8 +30,8 @@ class Recipe:
     ----------
     name : str
         Also of the weights: lower-case letters, digits and hyphens.
-    task : {'restoration', 'galaxygan2017'}
-        Which network, losses and degradation of the data.
+    task : {'restoration', 'galaxygan2017', 'deblending', 'usaid2019', 'branched-gan'}
+        Which network, losses and treatment of the data.
     data : list of dict
         Sources, see `astrogan.train.sources.open_source`; a source's ``weight`` is its share of the images.
     summary : str
@@ -87,7 +88,7 @@ class Recipe:
                 raise InputError(f"recipe {name}={getattr(self, name)!r} must be a table, [{name}]")
         if not isinstance(self.data, list | tuple) or not all(isinstance(source, dict) for source in self.data):
             raise InputError(f"recipe data={self.data!r} must be tables, [[data]]")
-        if not self.data:
+        if not self.data and self.task not in _WITHOUT_DATA:
             raise InputError(f"recipe {self.name!r} names no data; add a [[data]] table")
         for name in (*_POSITIVE, "seed", "images", "folds", "fold"):
             value, low = getattr(self, name), int(name in _POSITIVE)

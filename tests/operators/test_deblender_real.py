@@ -10,6 +10,9 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 
 from astrogan import Deblender
+from astrogan.backends.classic._detection import Detector
+from astrogan.backends.classic.symmetric import Symmetric
+from astrogan.image.blends import solve_blends
 
 pytestmark = pytest.mark.data
 
@@ -82,13 +85,47 @@ def test_real_hsc_blends_are_conserved(data_dir, name, backend):
         assert abs(np.sum(result.residual.data[2])) < 0.05 * np.sum(image[2])
 
 
-@pytest.mark.parametrize("backend", ["watershed", "symmetric"])
+def test_a_real_blend_in_another_order_and_by_several_threads(data_dir):
+    """88 sources of a real blend: the order of the peaks and the number of workers change nothing, to the last bit."""
+    with np.load(data_dir / "hsc_hst_scarlet" / "hsc_cosmos.npz", allow_pickle=True) as file:
+        image, psfs, rows = file["images"].astype("f4"), file["psfs"], file["catalog"]
+        positions = np.stack([rows["x"], rows["y"]], axis=1)
+    ccd, order = CCDData(image, unit="adu"), np.random.default_rng(0).permutation(len(positions))
+    psf = psfs / psfs.sum(axis=(1, 2), keepdims=True)
+    backend = BlendByBlend()
+    straight = Deblender(backend, workers=1)(ccd, positions, psf=psf)
+    shuffled = Deblender(backend, workers=4)(ccd, positions[order], psf=psf)
+    assert np.abs(straight.recompose().data - image).max() <= 1e-6 * np.abs(image).max()
+    for k, i in enumerate(order):
+        assert np.array_equal(shuffled.sources[k].data, straight.sources[i].data)
+    assert np.array_equal(shuffled.residual.data, straight.residual.data)
+
+
+class BlendByBlend:
+    """The symmetric deblender on one blend at a time."""
+
+    def __init__(self):
+        self._detect = Detector()
+        self._separate = Symmetric()
+
+    def detect(self, observation, positions):
+        return self._detect(observation, positions)
+
+    def separate(self, blend, *, rng):
+        return self._separate(blend.observation, blend.positions, rng=rng).templates
+
+    def __call__(self, observation, positions=None, *, rng):
+        return solve_blends(self, observation, positions, rng=rng)
+
+
+@pytest.mark.parametrize("backend", ["watershed", "symmetric", BlendByBlend])
 def test_a_field_of_kids_is_conserved(data_dir, backend):
     window = (slice(300, 812), slice(200, 712))
     bands = {}
     for band in "rgi":
         data = fits.getdata(data_dir / "kids_viking_field" / f"{band}.fits", 1)[window]
         bands[band] = CCDData(np.array(data, "f4"), unit="adu")
+    backend = backend if isinstance(backend, str) else backend()
     result = Deblender(backend)(bands)
     cube = np.stack([band.data for band in bands.values()])
     worst = np.abs(result.recompose().data - cube).max() / np.abs(cube).max()

@@ -382,3 +382,15 @@ def test_branched_blend_refuses_small_pictures(rng):
 def test_all_names_are_there():
     for name in blends.__all__:
         assert hasattr(blends, name)
+
+
+def test_a_scene_as_images_and_catalog():
+    scene = simulate_blend(3, shape=(48, 48), sources=2, bands=("g", "r"))
+    assert list(scene.images) == ["g", "r"]
+    assert np.array_equal(scene.images["r"].data, scene.data[1])
+    assert np.array_equal(scene.images["g"].uncertainty.array, scene.variance[0])
+    assert list(scene.truth_images) == ["1_g", "1_r", "2_g", "2_r"]
+    assert np.array_equal(scene.truth_images["2_g"].data, scene.truth[1, 0])
+    table = scene.catalog
+    assert np.allclose(table["flux_r"], scene.truth[:, 1].sum(axis=(1, 2)))
+    assert np.array_equal(np.stack([table["x"], table["y"]], axis=1), scene.positions)

@@ -99,6 +99,44 @@ class TooFew(NegativeTemplates):
         return Separation((Template((0, 0), np.abs(observation.data), tuple(positions[0])),))
 
 
+class Jealous:
+    """The source that is named first takes all."""
+
+    def __call__(self, observation, positions, *, rng):
+        light = np.abs(observation.data)
+        return Separation(tuple(Template((0, 0), light * (i == 0), tuple(p)) for i, p in enumerate(positions)))
+
+
+class Needy(Jealous):
+    """Cannot do without a source."""
+
+    def __call__(self, observation, positions, *, rng):
+        positions[0]
+        return super().__call__(observation, positions, rng=rng)
+
+
+class Rooted(Jealous):
+    """Works on blends, and looks at where in the image they are."""
+
+    def detect(self, observation, positions):
+        raise NotImplementedError
+
+    def separate(self, blend, *, rng):
+        raise NotImplementedError
+
+    def __call__(self, observation, positions, *, rng):
+        ramp = np.abs(observation.data) * np.arange(observation.shape[2])
+        return Separation(tuple(Template((0, 0), ramp, tuple(p)) for p in positions))
+
+
+class Overconfident:
+    """A variance of the flux for each pixel."""
+
+    def __call__(self, observation, positions, *, rng):
+        light = np.abs(observation.data)
+        return Separation(tuple(Template((0, 0), light, tuple(p), flux_variance=light) for p in positions))
+
+
 @pytest.mark.parametrize(
     ("cls", "role", "check"),
     [
@@ -110,6 +148,10 @@ class TooFew(NegativeTemplates):
         (ReadsMasked, "restorer", "masked_values_unread"),
         (NegativeTemplates, "deblender", "output_form"),
         (TooFew, "deblender", "output_form"),
+        (Overconfident, "deblender", "output_form"),
+        (Needy, "deblender", "no_positions"),
+        (Jealous, "deblender", "order_of_positions"),
+        (Rooted, "deblender", "translation"),
     ],
 )
 def test_each_fault_is_found_and_named(cls, role, check):

@@ -1,0 +1,315 @@
+"""Joint least squares of a blend: shapes by Levenberg-Marquardt, fluxes eliminated (variable projection)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from astrogan.backends.classic._profile_model import source_model
+
+__all__ = ["Scene", "State", "crop", "flux_covariance", "fluxes", "gram_matrix", "minimise"]
+
+# Relative ridge on the fluxes: what two centres in one place need to share their light.
+_RIDGE = 1e-6
+
+
+@dataclass
+class Scene:
+    """What is fitted: whitened data, the sources' boxes and priors.
+
+    Attributes
+    ----------
+    data, root : `numpy.ndarray`
+        (band, y, x) float32: the image times ``root``, and the root of its inverse variance (0 where invalid).
+    psf : PSFMixture
+    boxes : list of tuple of slice
+        Rows and columns of each source.
+    sizes : list of int
+        Parameters of each source.
+    mean, precision, low, high, step : `numpy.ndarray`
+        (parameter,): the prior's mean and inverse variance, bounds, and the longest step in one iteration.
+    corrections : list
+        (band, pixel) of each source, what the PSF's Gaussians leave out; None for nothing.
+    """
+
+    data: np.ndarray
+    root: np.ndarray
+    psf: object
+    boxes: list
+    sizes: list
+    mean: np.ndarray
+    precision: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    step: np.ndarray
+    corrections: list
+    _roots: list = field(default_factory=list)
+    _spare: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self._roots = [crop(self.root, box) for box in self.boxes]
+        self.parts = np.split(np.arange(len(self.mean)), np.cumsum(self.sizes)[:-1])
+        # In the Gram matrix each source has its model, then its derivatives.
+        self.first = np.cumsum([0, *(size + 1 for size in self.sizes)])
+        self.slots = np.delete(np.arange(self.first[-1]), self.first[:-1])
+        self.source = np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def models(self, theta):
+        """Whitened models of unit flux and their derivatives, a list of (band, 1 + parameters, pixel)."""
+        buffers = self._spare.pop() if self._spare else [None] * len(self.boxes)
+        out = []
+        for i, box in enumerate(self.boxes):
+            model = source_model(theta[self.parts[i]], self.psf, box, out=buffers[i])
+            if self.corrections[i] is not None:
+                model[:, 0] += self.corrections[i]
+            model *= self._roots[i][:, None]
+            out.append(model)
+        return out
+
+    def release(self, state):
+        """Let a later call of `models` use the arrays of a state that is no longer needed."""
+        self._spare.append(state.models)
+
+    def evaluate(self, theta):
+        """The `State` at these parameters."""
+        models = self.models(theta)
+        gram = gram_matrix(models, self.boxes)
+        firsts = self.first[:-1]
+        linear = np.stack(
+            [np.einsum("bp,bp->b", m[:, 0], crop(self.data, b)) for m, b in zip(models, self.boxes, strict=True)], 1
+        )
+        flux = fluxes(gram[:, firsts[:, None], firsts], linear)
+        residual = self.data.copy()
+        for model, f, box in zip(models, flux.T, self.boxes, strict=True):
+            part = residual[(slice(None), *box)]
+            part -= (model[:, 0] * f[:, None].astype(np.float32)).reshape(part.shape)
+        flat = residual.ravel()
+        chi2 = float(flat @ flat)
+        penalty = float(np.sum(self.precision * (theta - self.mean) ** 2))
+        return State(theta, flux, gram, models, residual, chi2, chi2 + penalty)
+
+    def normal(self, state):
+        """Gradient and Hessian of half the objective by the parameters, fluxes eliminated (Kaufman 1975)."""
+        gradient = self.precision * (state.theta - self.mean)
+        for i, (model, box) in enumerate(zip(state.models, self.boxes, strict=True)):
+            inner = np.einsum("bkp,bp->bk", model[:, 1:], crop(state.residual, box))
+            gradient[self.parts[i]] -= state.flux[:, i] @ inner
+        hessian = np.diag(self.precision)
+        firsts = self.first[:-1]
+        for flux, gram in zip(state.flux, state.gram, strict=True):
+            scale = flux[self.source]
+            hessian += scale[:, None] * gram[np.ix_(self.slots, self.slots)] * scale
+            free = firsts[flux > 0]
+            if len(free):
+                cross = scale[:, None] * gram[np.ix_(self.slots, free)]
+                hessian -= cross @ np.linalg.solve(_ridged(gram[np.ix_(free, free)]), cross.T)
+        return gradient, hessian
+
+
+@dataclass
+class State:
+    """A point of the fit.
+
+    Attributes
+    ----------
+    theta : `numpy.ndarray`
+        (parameter,), source after source.
+    flux : `numpy.ndarray`
+        (band, source).
+    gram : `numpy.ndarray`
+        (band, n, n): inner products of whitened models and derivatives.
+    models : list of `numpy.ndarray`
+    residual : `numpy.ndarray`
+        (band, y, x), whitened.
+    chi2, objective : float
+    """
+
+    theta: np.ndarray
+    flux: np.ndarray
+    gram: np.ndarray
+    models: list
+    residual: np.ndarray
+    chi2: float
+    objective: float
+
+
+def crop(array, box):
+    """(band, pixel) of a box."""
+    part = array[(slice(None), *box)]
+    return np.ascontiguousarray(part).reshape(len(array), -1)
+
+
+def gram_matrix(models, boxes):
+    """Inner products of all rows of all models.
+
+    Parameters
+    ----------
+    models : list of `numpy.ndarray`
+        (band, row, pixel) each.
+    boxes : list of tuple of slice
+
+    Returns
+    -------
+    `numpy.ndarray`
+        (band, n, n), n the rows of all models together.
+    """
+    first = np.cumsum([0, *(m.shape[1] for m in models)])
+    gram = np.zeros((len(models[0]), first[-1], first[-1]))
+    for i, model in enumerate(models):
+        here = slice(first[i], first[i + 1])
+        gram[:, here, here] = model @ model.transpose(0, 2, 1)
+        for j in range(i):
+            a, b = _common(model, boxes[i], models[j], boxes[j])
+            if a is None:
+                continue
+            there = slice(first[j], first[j + 1])
+            product = a @ b.transpose(0, 2, 1)
+            gram[:, here, there] = product
+            gram[:, there, here] = product.transpose(0, 2, 1)
+    return gram
+
+
+def _common(a, box_a, b, box_b):
+    """Both arrays where the boxes meet; (None, None) where they do not."""
+    if box_a == box_b:
+        return a, b
+    meet = []
+    for s, t in zip(box_a, box_b, strict=True):
+        start, stop = max(s.start, t.start), min(s.stop, t.stop)
+        if start >= stop:
+            return None, None
+        meet.append(slice(start, stop))
+    return _part(a, box_a, meet), _part(b, box_b, meet)
+
+
+def _part(array, box, meet):
+    rows, columns = box
+    if tuple(meet) == tuple(box):
+        return array
+    shaped = array.reshape(*array.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
+    inner = tuple(slice(m.start - s.start, m.stop - s.start) for m, s in zip(meet, box, strict=True))
+    return np.ascontiguousarray(shaped[(..., *inner)]).reshape(*array.shape[:2], -1)
+
+
+def _ridged(gram):
+    """A copy with a small ridge; sources without weight get a one."""
+    out = np.array(gram)
+    diagonal = np.diag_indices(len(out))
+    values = out[diagonal]
+    out[diagonal] = np.where(values > 0, values * (1 + _RIDGE), 1.0)
+    return out
+
+
+def fluxes(gram, linear):
+    """Non-negative least squares for each band.
+
+    Parameters
+    ----------
+    gram : `numpy.ndarray`
+        (band, source, source): inner products of the whitened unit models.
+    linear : `numpy.ndarray`
+        (band, source): theirs with the data.
+
+    Returns
+    -------
+    `numpy.ndarray`
+        (band, source), >= 0.
+    """
+    out = np.empty(linear.shape)
+    for band, (g, c) in enumerate(zip(gram, linear, strict=True)):
+        g = _ridged(g)
+        # Models in units of their own norm: bands and sources of all brightnesses look alike.
+        norm = 1 / np.sqrt(np.diag(g))
+        g, c = g * norm[:, None] * norm, c * norm
+        out[band] = _nonnegative(g, c) * norm
+    return out
+
+
+def _nonnegative(gram, linear):
+    solution = np.linalg.solve(gram, linear)
+    if (solution >= 0).all():
+        return solution
+    from scipy.optimize import nnls
+
+    lower = np.linalg.cholesky(gram)
+    return nnls(lower.T, np.linalg.solve(lower, linear), maxiter=30 * len(gram))[0]
+
+
+def minimise(scene, theta, *, iterations, tolerance=0.05):
+    """Levenberg-Marquardt.
+
+    Parameters
+    ----------
+    scene : `Scene`
+    theta : `numpy.ndarray`
+        (parameter,), where to start.
+    iterations : int
+        Most evaluations.
+    tolerance : float
+        The fit ends when a step lowers the objective by less than this (plus 2e-4 of it).
+
+    Returns
+    -------
+    `State`
+    """
+    state = scene.evaluate(np.clip(theta, scene.low, scene.high))
+    damping = 1e-2
+    gradient = None
+    for _ in range(iterations):
+        if gradient is None:
+            gradient, hessian = scene.normal(state)
+        step = _step(state.theta, gradient, hessian, damping, scene)
+        trial = scene.evaluate(np.clip(state.theta + step, scene.low, scene.high))
+        gain = state.objective - trial.objective
+        if gain > 0:
+            scene.release(state)
+            state, gradient = trial, None
+            damping = max(damping * 0.2, 1e-4)
+            if gain < tolerance + 2e-4 * state.objective:
+                break
+        else:
+            scene.release(trial)
+            if -gain < 0.1 * tolerance or damping > 1e4:
+                break
+            damping *= 8
+    return state
+
+
+def _step(theta, gradient, hessian, damping, scene):
+    """The damped step, with parameters that a bound holds left out, no longer than allowed."""
+    held = ((theta <= scene.low) & (gradient > 0)) | ((theta >= scene.high) & (gradient < 0))
+    free = ~held
+    system = hessian[np.ix_(free, free)]
+    system[np.diag_indices(len(system))] *= 1 + damping
+    step = np.zeros(len(theta))
+    step[free] = -np.linalg.solve(system, gradient[free])
+    # Each source by its own factor: one that leaps must not hold up the others.
+    longest = np.abs(step) / scene.step
+    for part in scene.parts:
+        step[part] /= max(1.0, longest[part].max())
+    return step
+
+
+def flux_covariance(state, scene):
+    """Covariances of the fluxes, that of the shapes included.
+
+    Parameters
+    ----------
+    state : `State`
+    scene : `Scene`
+
+    Returns
+    -------
+    `numpy.ndarray`
+        (band, source, source).
+    """
+    _, hessian = scene.normal(state)
+    shapes = np.linalg.pinv(hessian, hermitian=True)
+    firsts = scene.first[:-1]
+    out = []
+    for flux, gram in zip(state.flux, state.gram, strict=True):
+        inverse = np.linalg.inv(_ridged(gram[np.ix_(firsts, firsts)]))
+        slope = inverse @ (flux[scene.source][:, None] * gram[np.ix_(scene.slots, firsts)]).T
+        out.append(inverse + slope @ shapes @ slope.T)
+    return np.array(out)

@@ -1,0 +1,79 @@
+"""A network with its weights, read where it is first needed and shared by all threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from astrogan.backends.gan._device import device_of
+from astrogan.exceptions import CheckpointError, InputError
+
+__all__ = ["LazyNetwork"]
+
+
+class LazyNetwork:
+    """Weights for one backend, and the network that they belong to.
+
+    Parameters
+    ----------
+    weights : str or path
+        Name or path, see `astrogan.weights.load_weights`.
+    backend : str
+        Whose weights they must be.
+    build : callable
+        ``build(**architecture)`` gives the network.
+    device : str
+        See `device_of`.
+
+    Notes
+    -----
+    A copy made by pickle reads the weights again.
+    """
+
+    def __init__(self, weights, backend, build, device="auto"):
+        self.weights, self.backend, self.build, self.device = os.fspath(weights), backend, build, device
+        self._forget()
+
+    def __getstate__(self):
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._forget()
+
+    def _forget(self):
+        self._loaded, self._lock = None, threading.Lock()
+
+    def get(self):
+        """(network, `~astrogan.weights.Weights`), read once.
+
+        Raises
+        ------
+        InputError
+            If the weights are for another backend.
+        CheckpointError
+            If they are damaged or do not fit.
+        """
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def _load(self):
+        from astrogan.weights import load_weights
+
+        device = device_of(self.device)
+        weights = load_weights(self.weights)
+        if weights.card["backend"] != self.backend:
+            raise InputError(
+                f"weights={self.weights!r} are for the backend {weights.card['backend']!r}; give some for "
+                f"{self.backend!r} (astrogan weights list)"
+            )
+        try:
+            network = self.build(**weights.card["architecture"])
+            network.load_state_dict(weights.tensors)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"weights={self.weights!r}: the tensors do not fit the card's architecture: {error}"
+            ) from None
+        return network.eval().requires_grad_(False).to(device), weights

@@ -1,0 +1,621 @@
+"""Training of the DCGAN of Usaid, Ahmed & Jamal (2019) on the paper's blends, made on the fly from pairs of stamps."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import lightning
+import numpy as np
+import torch
+from torch.nn import functional
+
+from astrogan.exceptions import InputError
+from astrogan.image.stretch import GalaxyGAN2017Stretch
+from astrogan.nn.dcgan import SIZE, CompletionGAN, Discriminator, invert
+from astrogan.train.gan import dropout_generator
+
+__all__ = ["PaperBlends", "Usaid2019Module", "Usaid2019Stream", "evaluation", "segmented", "sheet"]
+
+_LOSSES = ("bce", "hinge")
+_SCHEDULES = ("constant", "cosine")
+_RULES = ("mean", "maximum")
+
+# Stamps that are kept in memory, in bytes; all others are read again.
+_CACHE = 1 << 30
+
+# A pixel of the small picture is known where more than this part of its area is.
+_KNOWN = 0.5
+
+
+# Weight of an error in the sky, and what full light adds to it.
+_SKY_WEIGHT, _LIGHT_WEIGHT = 0.3, 4.0
+
+
+# ---- the data -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PaperBlends:
+    """How stamps are blended, segmented and made small.
+
+    Parameters
+    ----------
+    rule : {'mean', 'maximum'}
+        Which galaxy has a pixel: the one with the larger mean of the bands, which gives the whole pixel (the authors'
+        program); or per band the larger value, the pixel being known where the galaxy wins most bands (the text).
+    shift : tuple of float
+        Range of the distance between the galaxies, in pixels of the stamps; 50 in the paper.
+    turn : bool
+        In any direction; otherwise to the right.
+    field : tuple of float
+        Range of the edge of the middle part, in pixels of the stamps, that becomes 64 pixels by means over areas. The
+        paper does not say how 424 pixels became 64. 256 pixels hold 2.6 times the radius of 90 % of the light to each
+        side in stamps of Galaxy Zoo, which are as wide as 8.5 of these radii.
+    noise : tuple of float
+        Range of the standard deviation of the Gaussian noise, in the picture's range of 0 to 1; not given in the paper.
+    neighbours : tuple of int
+        Range of the number of galaxies over each; 1 in the paper.
+    augment : bool
+        Turn and mirror each stamp first.
+
+    Raises
+    ------
+    InputError
+        If a value cannot be.
+    """
+
+    rule: str = "mean"
+    shift: tuple[float, float] = (50, 50)
+    turn: bool = False
+    field: tuple[float, float] = (256, 256)
+    noise: tuple[float, float] = (0.03, 0.03)
+    neighbours: tuple[int, int] = (1, 1)
+    augment: bool = False
+
+    def __post_init__(self):
+        if self.rule not in _RULES:
+            raise InputError(f"degradation rule={self.rule!r} must be one of {', '.join(_RULES)}")
+        for name, least in (("shift", 0), ("field", SIZE), ("noise", 0), ("neighbours", 1)):
+            value = tuple(map(float, getattr(self, name)))
+            if len(value) != 2 or not least <= value[0] <= value[1] < math.inf:
+                raise InputError(f"degradation {name}={getattr(self, name)!r} must be two numbers, {least} <= a <= b")
+            object.__setattr__(self, name, value)
+
+    @property
+    def extent(self):
+        """Edge in pixels of the part of a stamp that may be needed."""
+        return 2 * (math.ceil(self.field[1] / 2) + math.ceil(self.shift[1]))
+
+
+class Usaid2019Stream:
+    """Batches of segmented galaxies and their truth. A batch is a pure function of (seed, step).
+
+    Galaxies are blended at the stamps' own resolution, in the stretched domain; the one that is asked for stays in the
+    middle, also when it is the second of a blend.
+
+    Parameters
+    ----------
+    source : `~astrogan.train.sources.Source`
+        Three bands in nanomaggies (as `~astrogan.train.sources.StampTar` gives), a galaxy in the middle of each.
+    recipe : `~astrogan.train.recipe.Recipe`
+        ``batch``, ``seed`` and ``degradation`` (see `PaperBlends`).
+    part : {'train', 'validation', 'test'}
+        Of which ``source`` is. Only the training part is augmented.
+
+    Raises
+    ------
+    InputError
+        If the source has not three bands, or the recipe's values cannot be.
+    """
+
+    def __init__(self, source, recipe, part="train"):
+        if len(source.bands) != 3:
+            raise InputError(f"source has {len(source.bands)} bands; usaid2019 needs colour pictures of three")
+        self.source, self.part = source, part
+        try:
+            self.blends = PaperBlends(**recipe.degradation)
+        except TypeError as error:
+            raise InputError(f"recipe [degradation] cannot be used: {error}") from error
+        self.size = int(recipe.batch)
+        self.seed = int(recipe.seed) + (0 if part == "train" else 1_000_003)
+        self._stretch = GalaxyGAN2017Stretch()
+        self._stamps = {}
+
+    def __getstate__(self):
+        return vars(self) | {"_stamps": {}}  # a worker reads its own
+
+    def batch(self, step):
+        """One batch.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        dict of `numpy.ndarray`
+            float32: ``image``, (n, 3, 64, 64), the galaxy alone in [0, 1]; ``segmented``, same shape, 0 where hidden
+            but for the noise, which may lead out of [0, 1]; ``mask``, (n, 1, 64, 64), 1 where known. Outside the
+            training part also ``blended`` and ``preblended2``, (n, 3, 64, 64): the blend, and its (first) other galaxy
+            where it lies in it.
+        """
+        rng = np.random.default_rng((self.seed, int(step)))
+        stamps = [self._stamp(self._number(rng, step, i), rng) for i in range(self.size)]
+        fields = rng.uniform(*self.blends.field, self.size)
+        offsets = [self._offset(rng) for _ in range(self.size)]
+        samples = [self._sample(i, stamps, offsets, fields[i], rng) for i in range(self.size)]
+        return {key: np.stack([sample[key] for sample in samples]).astype(np.float32) for key in samples[0]}
+
+    def _number(self, rng, step, i):
+        if self.part == "train":
+            return self.source.draw(rng)
+        return (int(step) * self.size + i) % len(self.source)
+
+    def _offset(self, rng):
+        """(y, x) from a galaxy to the one over it, in whole pixels of the stamps."""
+        distance = rng.uniform(*self.blends.shift)
+        angle = rng.uniform(0, 2 * np.pi) if self.blends.turn else 0.0
+        return np.round([distance * np.sin(angle), distance * np.cos(angle)]).astype(int)
+
+    def _sample(self, i, stamps, offsets, field, rng):
+        # Galaxies are blended in pairs, and either one is a sample: the second sees the first on its other side.
+        pair, side = i // 2, i % 2
+        partner = (i ^ 1) % len(stamps)
+        others = [(stamps[partner], (-1) ** side * offsets[2 * pair])]
+        low, high = map(int, self.blends.neighbours)
+        for k in range(1, int(rng.integers(low, high, endpoint=True))):
+            others.append((stamps[(i + 2 * k) % len(stamps)], self._offset(rng)))
+        side = 2 * (int(field) // 2)
+        own = _middle(stamps[i], side)
+        neighbours = [_middle(stamp, side, offset) for stamp, offset in others]
+        sigma = rng.uniform(*self.blends.noise)
+        noise = sigma * rng.standard_normal((3, SIZE, SIZE), dtype=np.float32)
+        blend, known = segmented(own, neighbours, self.blends.rule)
+        small, mask = shrink(blend, known)
+        sample = {"image": shrink(own)[0], "segmented": small + noise, "mask": mask[None]}
+        if self.part != "train":
+            sample |= {"blended": shrink(blend)[0], "preblended2": shrink(neighbours[0])[0]}
+        return sample
+
+    def _stamp(self, number, rng):
+        """The middle of a stamp, stretched, 8 bits deep as the pictures are: (3, y, x) in [0, 1]."""
+        kept = self._stamps.get(number)
+        if kept is None:
+            kept = self._read(number)
+            if (len(self._stamps) + 1) * kept.nbytes <= _CACHE:
+                self._stamps[number] = kept
+        if self.part == "train" and self.blends.augment:
+            kept = np.rot90(kept[:, :, :: rng.choice((-1, 1))], rng.integers(4), (1, 2))
+        return kept.astype(np.float32) / np.float32(255)
+
+    def _read(self, number):
+        data = self.source.load(number).data
+        need = self.blends.extent
+        if min(data.shape[1:]) < need:
+            raise InputError(
+                f"image {self.source.name(number)!r} has {data.shape[1]} x {data.shape[2]} pixels and {need} are "
+                "needed for [degradation] field and shift; make these smaller, or give larger stamps (size = 424)"
+            )
+        levels = self._stretch.forward(_middle(data, need))
+        return np.round(255 * np.clip(levels, 0, 1)).astype(np.uint8)
+
+
+def segmented(own, neighbours, rule="mean"):
+    """Blend galaxies by the brighter pixel, and see which pixels are the first one's.
+
+    Parameters
+    ----------
+    own : `numpy.ndarray`
+        (3, y, x), stretched.
+    neighbours : sequence of `numpy.ndarray`
+        Of the same shape, where they lie over it.
+    rule : {'mean', 'maximum'}
+        See `PaperBlends`.
+
+    Returns
+    -------
+    blended : `numpy.ndarray`
+        (3, y, x).
+    known : `numpy.ndarray` of bool
+        (y, x), where the blend shows the first galaxy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.train.usaid2019 import segmented
+    >>> own, other = np.zeros((3, 1, 2)), np.zeros((3, 1, 2))
+    >>> own[:, 0, 0], other[:, 0, 1] = 0.5, 0.7
+    >>> blended, known = segmented(own, [other])
+    >>> blended[0].tolist(), known.tolist()
+    ([[0.5, 0.7]], [[True, False]])
+    """
+    blend = own
+    if rule == "mean":
+        best = own.mean(0)
+        known = np.ones(best.shape, bool)
+        for other in neighbours:
+            level = other.mean(0)
+            wins = level > best
+            known &= ~wins
+            best = np.where(wins, level, best)
+            blend = np.where(wins, other, blend)
+        return blend, known
+    for other in neighbours:
+        blend = np.maximum(blend, other)
+    return blend, (own >= blend).sum(0) > len(own) / 2
+
+
+def shrink(picture, known=None):
+    """Means over areas to 64 x 64 pixels, of the known pixels alone; and where enough are known.
+
+    Parameters
+    ----------
+    picture : `numpy.ndarray`
+        (band, y, x).
+    known : `numpy.ndarray` of bool, optional
+        (y, x).
+
+    Returns
+    -------
+    small : `numpy.ndarray`
+        (band, 64, 64) float32; 0 where most of the area is not known.
+    mask : `numpy.ndarray`
+        (64, 64) float32: 1 where most of it is, 0 elsewhere.
+    """
+    if known is None:
+        return _area(picture), np.ones((SIZE, SIZE), np.float32)
+    part = _area(known[None].astype(np.float32))
+    mask = part > _KNOWN
+    small = np.divide(_area(picture * known), part, out=np.zeros((len(picture), SIZE, SIZE), np.float32), where=mask)
+    return small, mask[0].astype(np.float32)
+
+
+def _area(picture):
+    tensor = torch.from_numpy(np.ascontiguousarray(picture, np.float32))
+    return functional.adaptive_avg_pool2d(tensor, SIZE).numpy()
+
+
+def _middle(image, size, offset=(0, 0)):
+    """A square of ``size`` pixels whose middle is that of the image less ``offset``."""
+    y, x = ((n - size) // 2 - int(d) for n, d in zip(image.shape[-2:], offset, strict=True))
+    return image[..., y : y + size, x : x + size]
+
+
+# ---- the module -----------------------------------------------------------------------------------------------------
+
+
+class Usaid2019Module(lightning.LightningModule):
+    """The DCGAN with its losses and optimisers, as published or so that it does not collapse.
+
+    Batches are those of `Usaid2019Stream`. Noise depends on the seed and the number of the step alone, and learning
+    rates on the latter, so that a resumed run continues as if it had not been interrupted.
+
+    Parameters
+    ----------
+    network : dict
+        Keyword arguments of `~astrogan.nn.dcgan.CompletionGAN`.
+    steps : int
+        Of the whole run.
+    loss : {'bce', 'hinge'}
+        Sigmoid cross entropy (section 2.3.2; the generator's does not saturate), or the hinge loss.
+    spectral : bool
+        Spectral instead of batch normalisation in the discriminator.
+    learning_rate, discriminator_rate : float
+        Of Adam; 0.006 for both in the paper. The second is the first's where it is not given.
+    betas : tuple of float
+    schedule : {'constant', 'cosine'}
+        Of the learning rates; the cosine falls to a twentieth.
+    smoothing : float
+        Real pictures count as ``1 - smoothing`` (for ``loss='bce'``).
+    average : float
+        Decay of the exponential moving average of the weights, which is exported then; 0 for none.
+    completion_weight, hidden_weight : float
+        With an encoder: of the mean absolute error of its completions, over all pixels and over the hidden ones; bright
+        pixels weigh more.
+    colour_weight : float
+        Of errors of the colour in boxes of 8 pixels, beside those of the pixels.
+    inversion_steps : int
+        Without an encoder: steps of the inversion that validates.
+    seed : int
+        Of the initial weights and the noise.
+
+    Raises
+    ------
+    InputError
+        If a value cannot be.
+    """
+
+    def __init__(
+        self,
+        network=None,
+        *,
+        steps,
+        loss="bce",
+        spectral=False,
+        learning_rate=0.006,
+        discriminator_rate=None,
+        betas=(0.5, 0.999),
+        schedule="constant",
+        smoothing=0.0,
+        average=0.0,
+        completion_weight=10.0,
+        hidden_weight=5.0,
+        colour_weight=3.0,
+        inversion_steps=60,
+        seed=0,
+    ):
+        super().__init__()
+        for name, value, known in (("loss", loss, _LOSSES), ("schedule", schedule, _SCHEDULES)):
+            if value not in known:
+                raise InputError(f"{name}={value!r} must be one of {', '.join(known)}")
+        self.automatic_optimization = False
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = CompletionGAN(**(network or {}))
+            width, bands = (self.network.architecture[name] for name in ("width", "bands"))
+            self.discriminator = Discriminator(width, bands, spectral=spectral)
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval() if average > 0 else None
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+        self.steps, self.loss, self.schedule, self.seed = int(steps), loss, schedule, int(seed)
+        self.rates = float(learning_rate), float(learning_rate if discriminator_rate is None else discriminator_rate)
+        self.betas, self.smoothing, self.decay = tuple(betas), float(smoothing), float(average)
+        self.completion_weight, self.hidden_weight = float(completion_weight), float(hidden_weight)
+        self.colour_weight, self.inversion_steps = float(colour_weight), int(inversion_steps)
+
+    @property
+    def exported(self):
+        """The network whose weights are kept: the average where there is one."""
+        return self.network if self.average is None else self.average
+
+    @property
+    def architecture(self):
+        """Keyword arguments of `~astrogan.nn.dcgan.CompletionGAN`."""
+        return dict(self.network.architecture)
+
+    def configure_optimizers(self):
+        """Adam for generator and encoder, and Adam for the discriminator, in that order."""
+        nets = self.network, self.discriminator
+        return [
+            torch.optim.Adam(net.parameters(), rate, betas=self.betas)
+            for net, rate in zip(nets, self.rates, strict=True)
+        ]
+
+    def training_step(self, batch, batch_idx):
+        """One step of the discriminator, then one of the generator and the encoder."""
+        optimisers = self.optimizers()
+        for optimiser, rate in zip(optimisers, self.rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * self._factor()
+        truth = 2 * batch["image"] - 1
+        fakes = self._fakes(batch)
+        terms = {"discriminator": self._discriminator_loss(truth, fakes.detach())}
+        self._descend(optimisers[1], terms["discriminator"], self.discriminator)
+        frozen = self.discriminator.requires_grad_(False)
+        made = {"generator": self._generator_loss(frozen(fakes))}
+        self.discriminator.requires_grad_(True)
+        if self.network.encoder is not None:
+            made |= self._completion_losses(fakes[len(truth) :], truth, batch["mask"])
+        self._descend(optimisers[0], sum(made.values()), self.network)
+        self.steps_done += 1
+        self._update_average()
+        terms |= made
+        values = {f"loss/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(truth))
+
+    def _fakes(self, batch):
+        """Pictures from noise and, after them, of the segmented galaxies where there is an encoder."""
+        device = batch["image"].device
+        seed = dropout_generator(self.seed, int(self.steps_done), self.global_rank if self._trainer else 0)
+        z = torch.randn(len(batch["image"]), self.network.generator.latent, generator=seed).to(device)
+        if self.network.encoder is None:
+            return self.network.generator(z)
+        own = self.network.encoder(2 * batch["segmented"] - 1, batch["mask"])
+        # Together, so that the normalisations know one kind of batch.
+        return self.network.generator(torch.cat([z.to(own.dtype), own]))
+
+    def _discriminator_loss(self, real, fake):
+        real, fake = self.discriminator(real), self.discriminator(fake)
+        if self.loss == "hinge":
+            return functional.relu(1 - real).mean() + functional.relu(1 + fake).mean()
+        return _cross_entropy(real, 1 - self.smoothing) + _cross_entropy(fake, 0.0)
+
+    def _generator_loss(self, logits):
+        return -logits.mean() if self.loss == "hinge" else _cross_entropy(logits, 1.0)
+
+    def _completion_losses(self, completed, truth, mask):
+        # Most of a picture is sky; where the galaxy shines an error means more flux, too.
+        light = (truth.mean(1, keepdim=True) + 1) / 2
+        error = completed - truth
+        error = (error.abs() + self.colour_weight * _colour(error).abs()) * (_SKY_WEIGHT + _LIGHT_WEIGHT * light)
+        hidden = 1 - mask
+        return {
+            "completion": self.completion_weight * error.mean(),
+            "hidden": self.hidden_weight * (error * hidden).sum() / (hidden.sum() * truth.shape[1]).clamp(min=1),
+        }
+
+    def _factor(self):
+        if self.schedule == "constant":
+            return 1.0
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, int(self.steps_done) / self.steps)))
+
+    def _descend(self, optimiser, loss, network):
+        optimiser.zero_grad()
+        self.manual_backward(loss)
+        # A step that is not finite is left out; the optimiser still counts it.
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            optimiser.zero_grad()
+        optimiser.step()
+
+    @torch.no_grad()
+    def _update_average(self):
+        if self.average is None:
+            return
+        done = float(self.steps_done)
+        decay = min(self.decay, done / (done + 10))
+        new = self.network.state_dict()
+        for name, kept in self.average.state_dict().items():
+            if kept.is_floating_point():
+                kept.lerp_(new[name].to(kept.dtype), 1 - decay)
+            else:
+                kept.copy_(new[name])
+
+    @torch.no_grad()
+    def completed(self, batch, method=None):
+        """What the exported network, in evaluation mode, makes of the segmented galaxies.
+
+        Parameters
+        ----------
+        batch : dict of `torch.Tensor`
+        method : {'encoder', 'inversion'}, optional
+            Default: the encoder where there is one.
+
+        Returns
+        -------
+        `torch.Tensor`
+            (n, 3, 64, 64) in [0, 1].
+        """
+        network = self.exported
+        training = network.training
+        network.eval()
+        seen, mask = 2 * batch["segmented"] - 1, batch["mask"]
+        method = method or ("encoder" if network.encoder is not None else "inversion")
+        if method == "encoder":
+            picture = network.complete(seen, mask)
+        else:
+            start = None if network.encoder is None else network.encoder(seen, mask)
+            seed = dropout_generator(self.seed, 0)
+            picture, _ = invert(network.generator, seen, mask, steps=self.inversion_steps, seed=seed, start=start)
+        network.train(training)
+        return (picture.float() + 1) / 2
+
+    def validation_step(self, batch, batch_idx):
+        """PSNR of the completed and of the segmented pictures, over all pixels and over the hidden ones."""
+        truth, hidden = batch["image"], 1 - batch["mask"]
+        values = {}
+        for name, image in (("psnr", self.completed(batch)), ("identity", batch["segmented"])):
+            error = (image - truth).square()
+            values[f"val/{name}"] = _decibel(error.mean())
+            part = (error * hidden).sum() / (hidden.sum() * truth.shape[1]).clamp(min=1)
+            values[f"val/{name}_hidden"] = _decibel(part)
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(truth))
+
+
+def _cross_entropy(logits, label):
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+def _colour(error):
+    """How much an error differs between the bands, in boxes of 8 pixels: (n, band, y, x).
+
+    Colours are a small part of the error, and for thousands of steps every galaxy gets the mean one without this.
+    """
+    boxes = functional.avg_pool2d(error - error.mean(1, keepdim=True), 8)
+    return functional.interpolate(boxes, scale_factor=8)
+
+
+def _decibel(error):
+    return -10 * torch.log10(error.clamp(min=1e-10))
+
+
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+
+def evaluation(module, recipe, stream):
+    """PSNR and SSIM of the completed galaxies of the validation part, beside those of what needs no network.
+
+    Parameters
+    ----------
+    module : `Usaid2019Module`
+    recipe : `~astrogan.train.recipe.Recipe`
+    stream : `Usaid2019Stream`
+        Of the validation part.
+
+    Returns
+    -------
+    dict
+        ``ranges`` and ``calibration`` (empty and `None`: there is no photometry), and ``metrics``, a row a method:
+        "encoder", "inversion" and their results with the known pixels kept ("... + known"), "segmented" (as it is) and
+        "mean fill" (hidden pixels by the mean of the known ones of each band). PSNR and SSIM are of pictures in
+        [0, 1]; ``psnr_hidden`` is over the hidden pixels alone.
+    """
+    batches = max(1, -(-min(recipe.validation_images, len(stream.source)) // recipe.batch))
+    scores = {}
+    for step in range(batches):
+        batch = {key: torch.from_numpy(value).to(module.device) for key, value in stream.batch(step).items()}
+        for name, image in _methods(module, batch).items():
+            scores.setdefault(name, []).extend(_scores(image, batch))
+    return {
+        "ranges": {},
+        "calibration": None,
+        "metrics": [{"method": name, "images": len(rows)} | _mean_scores(rows) for name, rows in scores.items()],
+    }
+
+
+def _methods(module, batch):
+    seen, mask = batch["segmented"], batch["mask"]
+    out = {}
+    for name in ("encoder", "inversion") if module.exported.encoder is not None else ("inversion",):
+        out[name] = module.completed(batch, name)
+        out[f"{name} + known"] = torch.where(mask > 0, seen, out[name])
+    level = (seen * mask).sum((2, 3), keepdim=True) / mask.sum((2, 3), keepdim=True).clamp(min=1)
+    return out | {"segmented": seen, "mean fill": torch.where(mask > 0, seen, level)}
+
+
+def _scores(images, batch):
+    from astrogan.metrics import psnr, ssim
+
+    rows = []
+    hidden = (batch["mask"] == 0).cpu().numpy()
+    for image, truth, hole in zip(images.cpu().numpy(), batch["image"].cpu().numpy(), hidden, strict=True):
+        known = np.broadcast_to(~hole, truth.shape)
+        part = psnr(truth, image, data_range=1.0, mask=known) if hole.any() else np.nan
+        rows.append((psnr(truth, image, data_range=1.0), part, ssim(truth, image, data_range=1.0)))
+    return rows
+
+
+def _mean_scores(rows):
+    names, places = ("psnr", "psnr_hidden", "ssim"), (3, 3, 4)
+    values = np.array(rows).T
+    means = [float(np.mean(v[np.isfinite(v)])) if np.isfinite(v).any() else None for v in values]
+    return {n: m if m is None else round(m, p) for n, m, p in zip(names, means, places, strict=True)}
+
+
+def sheet(module, batch):
+    """Pictures to look at: a row an object.
+
+    Parameters
+    ----------
+    module : `Usaid2019Module`
+    batch : dict of `torch.Tensor`
+
+    Returns
+    -------
+    rows : list of list of `numpy.ndarray`
+        (3, 64, 64), nominally in [0, 1].
+    titles : list of str
+    """
+    batch = {key: value.to(module.device) for key, value in batch.items()}
+    images = {
+        "blended": batch["blended"],
+        "segmented": batch["segmented"],
+        "deblended": module.completed(batch),
+        "from noise": _from_noise(module, batch),
+        "preblended 1": batch["image"],
+    }
+    arrays = [image.detach().float().cpu().numpy() for image in images.values()]
+    return [list(row) for row in zip(*arrays, strict=True)], list(images)
+
+
+@torch.no_grad()
+def _from_noise(module, batch):
+    network = module.exported
+    training = network.training
+    network.eval()
+    seed = dropout_generator(module.seed, 0)
+    z = torch.randn(len(batch["image"]), network.generator.latent, generator=seed).to(batch["image"].device)
+    pictures = (network.generator(z) + 1) / 2
+    network.train(training)
+    return pictures
