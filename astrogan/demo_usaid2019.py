@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Usaid2019Result", "run_pipeline"]
 
 _SIZE = 64
-_SHIPPED = "usaid2019-stable"
-_COMPLETIONS = ("encoder", "inversion")
 
 # The middle part of a stamp that becomes the network's picture: 256 of 424 pixels.
 _PART = 256 / 424
@@ -65,6 +63,7 @@ def run_pipeline(
     weights="auto",
     completion="encoder",
     steps=200,
+    device="auto",
     seed=0,
     overwrite=False,
     progress=None,
@@ -91,6 +90,8 @@ def run_pipeline(
         See there.
     steps : int, optional
         Of the inversion.
+    device : str, optional
+        "auto" (CUDA where there is one, else the CPU) or a device of torch.
     seed : int, optional
         Of the noise and of the inversion.
     overwrite : bool, optional
@@ -117,20 +118,20 @@ def run_pipeline(
     """
     if (first is None) != (second is None):
         raise InputError("first and second go together: give two pictures, or none for simulated galaxies")
-    if completion not in _COMPLETIONS:
-        raise InputError(f"completion={completion!r} must be one of {', '.join(_COMPLETIONS)}")
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise InputError(f"seed={seed!r} must be a non-negative integer")
+    from astrogan.backends.gan.usaid2019 import Usaid2019
+
     _require_matplotlib()
     say = progress or (lambda text: None)
-    network = _network(weights, completion)
+    backend = Usaid2019(weights, completion=completion, steps=steps, device=device)
     folder = _folder(out, overwrite)
     say("reading the galaxies" if first is not None else "simulating two galaxies")
     pictures = _pair(first, second) if first is not None else _simulated_pair()
     say("blending and segmenting")
     job = _Job(*pictures, rule=rule, shift=shift, noise=noise, seed=int(seed))
     say(f"completing with the GAN ({completion})")
-    made = _completed(network, job, completion, steps, int(seed))
+    made = backend.complete(job.seen, job.masks, rng=np.random.default_rng((int(seed), 1)))
     images = job.images | {f"deblended_{k + 1}": picture for k, picture in enumerate(made)}
     images = {name: images[name].astype(np.float32) for name in _STEPS}
     table = _table(job, made)
@@ -278,44 +279,6 @@ def _shrunk(picture, known=None):
     part = area(known[None])
     mask = part > 0.5
     return np.divide(area(picture * known), part, out=np.zeros((3, _SIZE, _SIZE), np.float32), where=mask), mask[0]
-
-
-def _network(weights, completion):
-    from astrogan.exceptions import CheckpointError
-    from astrogan.nn.dcgan import CompletionGAN
-    from astrogan.weights import load_weights
-
-    found = load_weights(_SHIPPED if weights == "auto" else weights)
-    if found.card["backend"] != "usaid2019":
-        raise InputError(f"weights={str(weights)!r} are for the backend {found.card['backend']!r}, not usaid2019")
-    try:
-        network = CompletionGAN(**found.card["architecture"])
-        network.load_state_dict(found.tensors)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"weights={str(weights)!r} do not fit the card's architecture: {error}") from None
-    if completion == "encoder" and network.encoder is None:
-        raise InputError(
-            f"completion='encoder': weights={str(weights)!r} have no encoder; give completion='inversion', or weights "
-            "of usaid2019-stable"
-        )
-    return network.eval().requires_grad_(False)
-
-
-def _completed(network, job, completion, steps, seed):
-    import torch
-
-    from astrogan.nn.dcgan import invert
-
-    seen = 2 * torch.from_numpy(np.stack(job.seen).astype(np.float32)) - 1
-    mask = torch.from_numpy(np.stack(job.masks)[:, None].astype(np.float32))
-    with torch.no_grad():
-        if completion == "encoder":
-            made = network.complete(seen, mask)
-        else:
-            start = None if network.encoder is None else network.encoder(seen, mask)
-            draws = torch.Generator().manual_seed(seed)
-            made, _ = invert(network.generator, seen, mask, steps=steps, seed=draws, start=start)
-    return [(picture + 1) / 2 for picture in made.numpy()]
 
 
 # ---- results --------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ class Discriminator(nn.Module):
 
 
 class Encoder(nn.Module):
-    """z for a picture of which some pixels are hidden: the discriminator's layers with ``latent`` outputs.
+    """Finds z for a picture of which some pixels are hidden: the discriminator's layers with ``latent`` outputs.
 
     It stands beside the published generator and has no connections around it, so that whatever comes out is a picture
     that the generator can make. (How the authors' network saw its segmented galaxies is not documented.)

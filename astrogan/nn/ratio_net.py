@@ -17,7 +17,9 @@ PLANES = 11
 
 _SOFTENING = 2.0  # flux in units of the noise beyond which planes are compressed
 _ALONE = 1e3  # pixels to the next source, where there is none
-_FLOOR = 1e-3  # of a template, in units of the noise: beyond all models the shares are even
+_FAINT = 3.0  # S/N of a source in a band at which half of its correction counts
+_LEAST = 1e-5  # of a model, in units of the noise: beyond all of them the shares are even
+_FLOOR = 1e-3  # the same in the plane of the shares
 
 
 class RatioUNet(nn.Module):
@@ -108,8 +110,10 @@ class RatioUNet(nn.Module):
             pixel, to be summed over the source, in the same unit.
         """
         logit, addition, width = self.corrections(planes)
-        logit = logit.masked_fill(present[..., None, None, None] == 0, -1e4)
-        return combined(models, logit, addition, width)
+        ratio, template, spread = combined(models, logit, addition, width)
+        there = present[..., None, None, None]
+        total = (ratio * there).sum(-4, keepdim=True).clamp(min=1e-12)
+        return ratio * there / total, template * there / total, spread * there
 
     def corrections(self, planes):
         """What the network says of each source by itself; `combined` makes shares of it.
@@ -155,7 +159,11 @@ def combined(models, logit, addition, width):
     ratio, template, spread : `torch.Tensor`
         See `RatioUNet.forward`.
     """
-    ratio = torch.softmax(logit + torch.log(models + _FLOOR), dim=-4)
+    # A correction is one against the source that is brightest in a pixel, so that it can be weighed by how well the
+    # source is known: one that is lost in the noise of a band must not get a share there for what other bands show.
+    against = logit - torch.take_along_dim(logit, models.argmax(-4, keepdim=True), -4)
+    power = models.square().sum((-2, -1), keepdim=True)
+    ratio = torch.softmax(power / (power + _FAINT**2) * against + torch.log(models + _LEAST), dim=-4)
     scene = (models + addition * torch.sqrt(1 + (models / _SOFTENING) ** 2)).sum(-4, keepdim=True)
     doubt = (ratio * (1 - ratio) * torch.sqrt(1 + scene.clamp(min=0) ** 2)).detach()
     return ratio, ratio * scene.clamp(min=0), width * doubt

@@ -29,7 +29,7 @@ _AT_ONCE = 24_000_000
 _LEAST_SHARE, _LEAST_LIGHT = 1e-3, 1e-2
 
 # Every pixel of a source's own segment, and so its light, has an owner.
-_FLOOR = 1e-3
+_FLOOR = 1e-6
 
 
 class RatioNet:

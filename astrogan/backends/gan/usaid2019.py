@@ -164,15 +164,39 @@ class Usaid2019:
         )
 
     def _completed(self, pictures, rng):
-        """What the generator makes of pictures, (source, 3, 64, 64) in [0, 1]."""
+        return self.complete([p.levels for p in pictures], [p.mask for p in pictures], rng=rng)
+
+    def complete(self, pictures, masks, *, rng=None):
+        """What the generator makes of segmented pictures.
+
+        Parameters
+        ----------
+        pictures : array_like
+            (n, 3, 64, 64), stretched, nominally in [0, 1].
+        masks : array_like
+            (n, 64, 64), true where a picture is known.
+        rng : `numpy.random.Generator`, optional
+            For an inversion that has no encoder to start from.
+
+        Returns
+        -------
+        `numpy.ndarray`
+            (n, 3, 64, 64) in [0, 1].
+
+        Raises
+        ------
+        InputError, CheckpointError
+            If the weights cannot be used.
+        """
         import torch
 
         from astrogan.nn.dcgan import invert
 
+        self._facts()
         network, _ = self._network.get()
         device = device_of(self.device)
-        seen = torch.from_numpy(np.stack([2 * p.levels - 1 for p in pictures]).astype(np.float32)).to(device)
-        mask = torch.from_numpy(np.stack([p.mask[None] for p in pictures]).astype(np.float32)).to(device)
+        seen = torch.from_numpy(2 * np.asarray(pictures, np.float32) - 1).to(device)
+        mask = torch.from_numpy(np.asarray(masks, np.float32)[:, None]).to(device)
         with exact_matmul(device), torch.no_grad():
             if self.completion == "encoder":
                 made = network.complete(seen, mask)
