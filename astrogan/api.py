@@ -429,8 +429,9 @@ class DeblenderBackend(Protocol):
 
     Notes
     -----
-    Optional attributes: ``needs_psf = False``, ``min_size = 1`` (pixels along y and x), and ``bands``, the only number
-    of bands that the method takes. Calls must be thread-safe: keep per-call state in local variables.
+    Optional attributes: ``needs_psf = False``, ``psf_default`` (FWHM in pixels of the Gaussian that stands in, with a
+    warning, where no PSF is known), ``min_size = 1`` (pixels along y and x), and ``bands``, the only number of bands that
+    the method takes. Calls must be thread-safe: keep per-call state in local variables.
 
     A method whose sources depend on nothing but their own blend adds two methods, and then works on fields of any
     size, a blend at a time, in parallel:

@@ -365,7 +365,7 @@ def _noise(text):
 
 @cli.command()
 @_image_options
-@click.option("-b", "--backend", default="symmetric", show_default=True, help="See: astrogan backends.")
+@click.option("-b", "--backend", default="hybrid", show_default=True, help="See: astrogan backends.")
 @click.option("--positions", help="Table (ECSV, FITS, CSV) with columns x, y (0-based) or ra, dec (deg).")
 @click.option("--catalog", type=click.Path(dir_okay=False), help="Also write the catalog: .ecsv, .fits or .csv.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a core.")

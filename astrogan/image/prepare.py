@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from astrogan.api import Observation
-from astrogan.exceptions import InputError, PSFError, UnitError
+from astrogan.exceptions import InputError, PSFError, PSFWarning, UnitError
 from astrogan.image._arguments import positive_arcsec
 from astrogan.image._headers import SATURATION, parse_unit
 
@@ -102,6 +103,7 @@ def prepare(
     pixel_scale=None,
     needs_psf=False,
     needs_variance=False,
+    psf_default=None,
     max_pixels=2**30,
 ):
     """Bring an image into the form that backends see.
@@ -131,6 +133,8 @@ def prepare(
         Arcsec per pixel, where there is no WCS.
     needs_psf, needs_variance : bool
         Whether one is estimated from the image where it is missing.
+    psf_default : float, optional
+        FWHM in pixels of the Gaussian that stands in, with a warning, for a PSF that is needed and cannot be estimated.
     max_pixels : int
         Largest file, in pixels, that is read.
 
@@ -145,7 +149,12 @@ def prepare(
     UnitError
         If a file has no unit and none is given, bands differ in unit, or ``unit`` is not that of the image.
     PSFError
-        If a PSF is needed, none is given and none can be estimated.
+        If a PSF is needed, none is given, none can be estimated and there is no default.
+
+    Warns
+    -----
+    PSFWarning
+        If ``psf_default`` is used.
     """
     from_file = {"unit": unit, "hdu": hdu, "max_pixels": max_pixels}
     if uncertainty is not None and _is_source(uncertainty):
@@ -203,7 +212,7 @@ def prepare(
         variance = np.maximum(variance, np.finfo(np.float32).tiny)
 
     arcsec = _pixel_scale(celestial, pixel_scale, images)
-    model, psf_notes = _psf_model(psf, form, filled, valid, variance, arcsec, needs_psf)
+    model, psf_notes = _psf_model(psf, form, filled, valid, variance, arcsec, needs_psf, psf_default)
     observation = Observation(
         data=filled,
         valid=valid,
@@ -509,7 +518,7 @@ def _pixel_scale(celestial, given, images):
     return None
 
 
-def _psf_model(psf, form, data, valid, variance, arcsec, needs_psf):
+def _psf_model(psf, form, data, valid, variance, arcsec, needs_psf, default):
     """The PSF over the field and what to say of it; in the order given, the image's own, header, stars."""
     from astrogan.image.psf import as_psf
 
@@ -525,7 +534,13 @@ def _psf_model(psf, form, data, valid, variance, arcsec, needs_psf):
         model = _psf_of_headers(form, n_bands, arcsec, shape, needs_psf)
         source = "header" if model is not None else None
     if model is None and needs_psf:
-        model, source = _psf_of_stars(data, valid, variance, shape)
+        try:
+            model, source = _psf_of_stars(data, valid, variance, shape)
+        except PSFError as error:
+            if default is None:
+                raise
+            warnings.warn(f"{error}. A Gaussian of {default} pixels FWHM stands in for it", PSFWarning, stacklevel=5)
+            model, source = as_psf(float(default), n_bands=n_bands, pixel_scale=arcsec, shape=shape), "assumed"
     if model is None:
         return None, {}
     return model, {"AGPSF": source, "AGFWHM": round(float(np.mean(model.fwhm)), 4)}

@@ -101,7 +101,10 @@ class Operator:
                 f"{unknown[0]}={reading[unknown[0]]!r} is no keyword of a call; these say how the image is read: "
                 f"{', '.join(_READING)}; options of the backend are given when the operator is made"
             )
-        return prepare(image, psf=psf, needs_psf=needs_psf, needs_variance=needs_variance, **reading)
+        default = getattr(self.backend, "psf_default", None)
+        return prepare(
+            image, psf=psf, needs_psf=needs_psf, needs_variance=needs_variance, psf_default=default, **reading
+        )
 
     def _check_size(self, shape):
         smallest = int(getattr(self.backend, "min_size", 1))

@@ -25,10 +25,12 @@ class Deblender(Operator):
     Parameters
     ----------
     backend : str or object, optional
-        A name from ``list_backends("deblender")``, ``"distribution:name"``, or an instance.
+        A name from ``list_backends("deblender")``, ``"distribution:name"``, or an instance. The default,
+        `~astrogan.backends.gan.ratio_net.Hybrid`, fits profiles and corrects the shares with a network.
     psf : optional
         PSF of the images, in any form that `~astrogan.image.psf.as_psf` takes. Default: the image's own, else its
-        header's, else, where the backend needs one, one built from its stars.
+        header's, else, where the backend needs one, one built from its stars; where that fails, too, the default
+        backend assumes a Gaussian of 2.5 pixels FWHM, and says so.
     background : None or 'local', optional
         With `None` the image is taken to be sky-subtracted. With ``"local"`` the background is measured (see
         `~astrogan.image.uncertainty.background_rms`) and left out of the sources: it stays in the residual.
@@ -83,7 +85,7 @@ class Deblender(Operator):
     >>> y, x = np.mgrid[:40, :60]
     >>> flux = sum(f * np.exp(-((x - x0) ** 2 + (y - 20) ** 2) / 8) for f, x0 in ((100, 25), (50, 33)))
     >>> image = CCDData(flux + np.random.default_rng(0).normal(0, 0.5, flux.shape), unit="adu")
-    >>> result = Deblender()(image)
+    >>> result = Deblender(psf=4.7)(image)  # FWHM in pixels
     >>> result
     <DeblendResult: 2 sources in an image of (40, 60)>
     >>> bool(np.allclose(result.recompose().data, image.data, atol=1e-4))
@@ -93,7 +95,7 @@ class Deblender(Operator):
     role = "deblender"
     operation = "deblend"
 
-    def __init__(self, backend="symmetric", *, psf=None, background=None, workers=None, progress=None, **options):
+    def __init__(self, backend="hybrid", *, psf=None, background=None, workers=None, progress=None, **options):
         super().__init__(backend, **options)
         whole = isinstance(workers, int | np.integer) and not isinstance(workers, bool)
         if workers is not None and (not whole or workers < 1):

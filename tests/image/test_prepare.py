@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from astrogan.exceptions import InputError, PSFError, UnitError
+from astrogan.exceptions import InputError, PSFError, PSFWarning, UnitError
 from astrogan.image.finish import finish, to_ccd
 from astrogan.image.prepare import prepare
 
@@ -422,3 +422,17 @@ def test_a_pixel_that_float32_cannot_hold_beside_the_others_is_masked():
     assert not prepared.observation.valid[0, 0, 0]
     assert prepared.observation.valid.sum() == data.size - 1
     np.testing.assert_allclose(finish(prepared, prepared.observation.data).data[1:], 1e-38, rtol=1e-6)
+
+
+def test_a_psf_that_is_needed_and_cannot_be_had_is_assumed_where_that_will_do():
+    image = CCDData(np.random.default_rng(0).normal(size=(40, 40)), unit="adu")
+    with pytest.raises(PSFError, match="none can be built"):
+        prepare(image, needs_psf=True)
+    with pytest.warns(PSFWarning, match=r"A Gaussian of 2\.5 pixels FWHM stands in"):
+        prepared = prepare(image, needs_psf=True, psf_default=2.5)
+    assert prepared.psf.fwhm[0] == pytest.approx(2.5, rel=0.06)
+    assert prepared.notes["AGPSF"] == "assumed"
+    # one that is given comes first, and a bad one is no reason to assume another
+    assert prepare(image, psf=4.0, needs_psf=True, psf_default=2.5).psf.fwhm[0] == pytest.approx(4, rel=0.06)
+    with pytest.raises(PSFError):
+        prepare(image, psf=-1.0, needs_psf=True, psf_default=2.5)

@@ -46,7 +46,7 @@ def shares(net, image, models, positions):
 def test_before_training_the_shares_are_those_of_the_models():
     image, models, positions = scene()
     ratio, template, _ = shares(network(trained=False), image, models, positions)
-    expected = (models + 1e-3) / (models + 1e-3).sum(0)
+    expected = (models + 1e-5) / (models + 1e-5).sum(0)
     assert torch.allclose(ratio, expected, atol=1e-5)
     assert torch.allclose(template.sum(0), models.sum(0), atol=1e-3)
 
@@ -114,6 +114,28 @@ def test_planes_are_finite_and_the_image_is_turned_about_the_source():
     # what has its partner beyond the edge stays as it is
     corner = planes_of(image, models, torch.tensor([[1.0, 0.5]]))[0, 0, 6]
     assert corner[2, 3] > 0
+
+
+def test_a_source_lost_in_the_noise_of_a_band_keeps_its_share_there():
+    _, models, _ = scene(sources=2, bands=2)
+    models[0, 1] *= 1e-3 / models[0, 1].max()
+    generator = torch.Generator().manual_seed(4)
+    logit, other = (3 * torch.randn(models.shape, generator=generator) for _ in range(2))
+    nothing = torch.zeros_like(models)
+    ratio, again, before = (combined(models, value, nothing, nothing)[0] for value in (logit, other, nothing))
+    # as bright as the other source in the first band, a thousandth of the noise in the second
+    assert (ratio[0, 0] - before[0, 0]).abs().max() > 0.1
+    lit = models[1, 1] > models[0, 1]
+    assert (ratio[0, 1] - before[0, 1])[lit].abs().max() < 1e-3
+    assert not torch.allclose(ratio[0, 0], again[0, 0], atol=1e-2)
+
+
+def test_what_all_sources_have_in_common_changes_nothing():
+    _, models, _ = scene()
+    logit = torch.randn(models.shape, generator=torch.Generator().manual_seed(1))
+    nothing = torch.zeros_like(models)
+    one, other = (combined(models, value, nothing, nothing)[0] for value in (logit, logit + 5))
+    assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_masked_pixels_are_not_looked_at():

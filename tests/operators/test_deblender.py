@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from astrogan import Deblender, DeblendResult, read_image
 from astrogan.api import Separation, Template
-from astrogan.exceptions import BackendError, ImageWriteError, InputError, UnitError, WCSError
+from astrogan.exceptions import BackendError, ImageWriteError, InputError, PSFWarning, UnitError, WCSError
+from astrogan.metrics import conservation_error
 from astrogan.operators.deblender import FLAGS
 
 SHAPE = (46, 58)
@@ -97,7 +98,7 @@ def test_sources_and_residual_add_up_to_the_image(backend, shape, bands, count, 
 def test_negative_noise_is_shared_too():
     """In the shared footprint the residual is zero, and the sources hold the negative pixels."""
     ccd = image(noise=5.0)
-    result = Deblender()(ccd, POSITIONS)
+    result = Deblender("symmetric")(ccd, POSITIONS)
     inside = result.segmentation > 0
     assert (ccd.data[inside] < 0).sum() > 50
     assert not result.residual.data[inside].any()
@@ -112,7 +113,7 @@ def test_invalid_pixels_stay_in_the_residual_as_they_were():
     ccd.data[34, 45] = 1e4
     ccd.mask = np.zeros(SHAPE, bool)
     ccd.mask[34, 45] = True
-    result = Deblender()(ccd, POSITIONS)
+    result = Deblender("symmetric")(ccd, POSITIONS)
     assert np.isnan(result.residual.data[22, 20])
     assert np.isposinf(result.residual.data[20, 28])
     assert result.residual.data[34, 45] == 1e4
@@ -126,7 +127,7 @@ def test_the_input_is_never_changed():
     ccd = image()
     copy = ccd.copy()
     ccd.data.setflags(write=False)
-    result = Deblender()(ccd)
+    result = Deblender("symmetric")(ccd)
     result.sources[0].data[:] = 0
     result.residual.data[:] = 0
     result.residual.wcs.wcs.crval = [0, 0]
@@ -170,14 +171,14 @@ def test_shapes_are_those_of_the_light():
     p = (x - 30) * np.cos(angle) + (y - 28) * np.sin(angle)
     q = (y - 28) * np.cos(angle) - (x - 30) * np.sin(angle)
     data = 500 * np.exp(-0.5 * ((p / a) ** 2 + (q / b) ** 2)) + np.random.default_rng(0).normal(0, 0.5, x.shape)
-    row = Deblender()(CCDData(data, unit="adu"), [(30, 28)]).catalog[0]
+    row = Deblender("symmetric")(CCDData(data, unit="adu"), [(30, 28)]).catalog[0]
     assert row["a"].to_value(u.pix) == pytest.approx(a, rel=0.05)
     assert row["b"].to_value(u.pix) == pytest.approx(b, rel=0.05)
     assert row["theta"].to_value(u.deg) == pytest.approx(30, abs=1.5)
 
 
 def test_blendedness_and_flags_tell_blends_from_the_isolated():
-    rows = Deblender()(image(), POSITIONS).catalog
+    rows = Deblender("symmetric")(image(), POSITIONS).catalog
     assert rows["blendedness"][1] > rows["blendedness"][0] > 1e-3
     assert rows["blendedness"][2] < 1e-6
     assert list(rows["flags"] & FLAGS["BLENDED"] > 0) == [True, True, False]
@@ -188,7 +189,7 @@ def test_blendedness_and_flags_tell_blends_from_the_isolated():
 def test_edge_and_saturation_flags():
     ccd = image()
     level = 0.9 * ccd.data.max()
-    flags = Deblender()(ccd, [*POSITIONS, (1.0, 1.0)], saturation=level).catalog["flags"]
+    flags = Deblender("symmetric")(ccd, [*POSITIONS, (1.0, 1.0)], saturation=level).catalog["flags"]
     assert list(flags & FLAGS["EDGE"] > 0) == [False, False, False, True]
     assert list(flags & FLAGS["MASKED"] > 0) == list(flags & FLAGS["SATURATED"] > 0) == [True, True, False, False]
 
@@ -198,7 +199,7 @@ def test_variances_add_up_and_keep_their_class(kind):
     variance = np.random.default_rng(1).uniform(0.5, 2, SHAPE)
     array = {"std": np.sqrt(variance), "var": variance, "ivar": 1 / variance}[kind(None).uncertainty_type]
     ccd = image(uncertainty=kind(array))
-    result = Deblender()(ccd, POSITIONS)
+    result = Deblender("symmetric")(ccd, POSITIONS)
     total = np.zeros(SHAPE)
     for row, source in zip(result.catalog, result.sources, strict=True):
         assert type(source.uncertainty) is kind
@@ -217,10 +218,10 @@ def test_variances_add_up_and_keep_their_class(kind):
 
 def test_without_an_uncertainty_none_is_made_up():
     ccd = image(uncertainty=None)
-    result = Deblender()(ccd, POSITIONS)
+    result = Deblender("symmetric")(ccd, POSITIONS)
     assert all(s.uncertainty is None for s in [*result.sources, *result.models, result.residual])
     # The catalogue's errors are those of the background's noise, which is 1.
-    given = Deblender()(image(), POSITIONS).catalog
+    given = Deblender("symmetric")(image(), POSITIONS).catalog
     assert np.allclose(result.catalog["flux_err_0"] / given["flux_err_0"], 1, atol=0.1)
     assert result.catalog.meta["AGBACK"] == "astrogan:symmetric"
 
@@ -228,7 +229,7 @@ def test_without_an_uncertainty_none_is_made_up():
 def test_models_have_less_noise_than_sources():
     ccd = image()
     clean = scene(POSITIONS[2:], [800])
-    result = Deblender()(ccd, POSITIONS)
+    result = Deblender("symmetric")(ccd, POSITIONS)
     row = result.catalog[2]
     box = (slice(row["bbox_ymin"], row["bbox_ymax"] + 1), slice(row["bbox_xmin"], row["bbox_xmax"] + 1))
     errors = [np.std(cut.data - clean[box]) for cut in (result.models[2], result.sources[2])]
@@ -239,7 +240,7 @@ def test_a_sky_level_stays_in_the_residual_when_asked():
     ccd = image()
     raised = ccd.copy()
     raised.data = ccd.data + 500
-    flat = Deblender()(ccd, POSITIONS)
+    flat = Deblender("symmetric")(ccd, POSITIONS)
     result = Deblender(background="local")(raised, POSITIONS)
     assert np.abs(total_of(result) - raised.data).max() < 1e-6 * raised.data.max()
     assert abs(np.median(result.residual.data) - 500) < 1
@@ -281,23 +282,23 @@ def test_shifting_the_image_shifts_the_result(backend):
 def test_the_unit_is_no_information(factor):
     ccd = image()
     scaled = CCDData(ccd.data * factor, unit="nJy", uncertainty=StdDevUncertainty(np.full(SHAPE, factor)))
-    one, other = Deblender()(ccd), Deblender()(scaled)
+    one, other = Deblender("symmetric")(ccd), Deblender("symmetric")(scaled)
     assert np.array_equal(one.segmentation, other.segmentation)
     assert np.allclose(one.catalog["flux_0"] * factor, other.catalog["flux_0"], rtol=1e-4)
     assert np.allclose(one.catalog["flux_err_0"] * factor, other.catalog["flux_err_0"], rtol=1e-4)
 
 
 def test_forms_of_image():
-    flat = Deblender()(image(), POSITIONS)
+    flat = Deblender("symmetric")(image(), POSITIONS)
     assert flat.sources[0].ndim == flat.residual.ndim == 2
-    cube = Deblender()(image(bands=3), POSITIONS)
+    cube = Deblender("symmetric")(image(bands=3), POSITIONS)
     assert cube.sources[0].ndim == cube.residual.ndim == 3
     bands = {name: CCDData(plane, unit="nJy") for name, plane in zip("gri", image(bands=3).data, strict=True)}
-    named = Deblender()(bands, POSITIONS)
+    named = Deblender("symmetric")(bands, POSITIONS)
     assert {"flux_g", "flux_err_r", "flux_i"} <= set(named.catalog.colnames)
     assert named.residual.shape == (3, *SHAPE)
     assert named.sources[0].meta["AGBANDS"] == "g,r,i"
-    plain = Deblender()(NDData(image().data), POSITIONS)
+    plain = Deblender("symmetric")(NDData(image().data), POSITIONS)
     assert isinstance(plain.sources[0], CCDData)
     assert plain.sources[0].unit == u.dimensionless_unscaled
     assert plain.catalog["flux_0"].unit == u.dimensionless_unscaled
@@ -308,7 +309,7 @@ def test_a_path_and_a_mask(tmp_path):
     image().write(path)
     mask = np.zeros(SHAPE, bool)
     mask[22, 20] = True
-    result = Deblender()(path, POSITIONS, mask=mask)
+    result = Deblender("symmetric")(path, POSITIONS, mask=mask)
     assert result.residual.mask[22, 20]
     assert result.residual.unit == u.nJy
     assert result.residual.wcs.wcs.crval[0] == 150.1
@@ -322,7 +323,7 @@ def test_a_path_and_a_mask(tmp_path):
 def test_every_source_is_where_it_was_on_the_sky(sip, bands):
     wcs = sky(sip)
     planes = [image(seed=b, wcs=wcs) for b in range(bands)]
-    result = Deblender()(planes if bands > 1 else planes[0], POSITIONS)
+    result = Deblender("symmetric")(planes if bands > 1 else planes[0], POSITIONS)
     rng = np.random.default_rng(0)
     for row, source, model in zip(result.catalog, result.sources, result.models, strict=True):
         for cut in (source, model):
@@ -337,7 +338,7 @@ def test_every_source_is_where_it_was_on_the_sky(sip, bands):
 
 def test_full_puts_a_source_back_in_its_place():
     ccd = image(bands=2)
-    result = Deblender()(ccd, POSITIONS)
+    result = Deblender("symmetric")(ccd, POSITIONS)
     frames = [result.full(i) for i in range(3)]
     assert all(f.shape == ccd.shape and f.unit == ccd.unit for f in frames)
     for frame, row in zip(frames, result.catalog, strict=True):
@@ -352,7 +353,7 @@ def test_full_puts_a_source_back_in_its_place():
 
 def test_full_and_recompose_keep_the_wcs():
     ccd = image()
-    result = Deblender()(ccd, POSITIONS)
+    result = Deblender("symmetric")(ccd, POSITIONS)
     for frame in (result.full(0), result.recompose()):
         assert np.allclose(frame.wcs.wcs_pix2world([[3, 4]], 0), ccd.wcs.wcs_pix2world([[3, 4]], 0), atol=1e-12)
 
@@ -362,7 +363,7 @@ def test_full_and_recompose_keep_the_wcs():
 
 def test_forms_of_positions():
     ccd = image()
-    expected = Deblender()(ccd, POSITIONS)
+    expected = Deblender("symmetric")(ccd, POSITIONS)
     coordinates = ccd.wcs.pixel_to_world(*POSITIONS.T)
     x, y = POSITIONS.T
     forms = {
@@ -378,14 +379,14 @@ def test_forms_of_positions():
         "catalogue": expected.catalog,
     }
     for form, positions in forms.items():
-        result = Deblender()(ccd, positions)
+        result = Deblender("symmetric")(ccd, positions)
         assert np.allclose(result.catalog["x"], x, atol=1e-6), form
         assert np.allclose(result.catalog["flux_0"], expected.catalog["flux_0"], rtol=1e-4), form
 
 
 def test_one_sky_position_will_do():
     ccd = image()
-    result = Deblender()(ccd, ccd.wcs.pixel_to_world(45.0, 34.5))
+    result = Deblender("symmetric")(ccd, ccd.wcs.pixel_to_world(45.0, 34.5))
     assert len(result) == 1
 
 
@@ -404,21 +405,21 @@ def test_one_sky_position_will_do():
 )
 def test_bad_positions_are_named(positions, message):
     with pytest.raises(InputError, match=message):
-        Deblender()(image(), positions)
+        Deblender("symmetric")(image(), positions)
 
 
 def test_masked_positions_and_units_are_named():
     table = Table({"x": [3.0, 4.0], "y": [3.0, 9.0]}, masked=True)
     table["x"].mask = [False, True]
     with pytest.raises(InputError, match=r"positions\[1\] = \(nan, 9.0\)"):
-        Deblender()(image(), table)
+        Deblender("symmetric")(image(), table)
     with pytest.raises(UnitError, match="column 'x' has unit arcsec"):
-        Deblender()(image(), QTable({"x": [3] * u.arcsec, "y": [3] * u.arcsec}))
+        Deblender("symmetric")(image(), QTable({"x": [3] * u.arcsec, "y": [3] * u.arcsec}))
 
 
 def test_sky_positions_need_a_wcs():
     with pytest.raises(WCSError, match="no celestial WCS"):
-        Deblender()(image(wcs=None), SkyCoord(150 * u.deg, 2 * u.deg))
+        Deblender("symmetric")(image(wcs=None), SkyCoord(150 * u.deg, 2 * u.deg))
 
 
 # ---- few, none, all --------------------------------------------------------------------------------------------------
@@ -441,7 +442,7 @@ def test_no_source_gives_an_empty_result(backend, positions):
 
 def test_a_single_source():
     ccd = CCDData(scene(POSITIONS[:1], [3000]), unit="adu", uncertainty=VarianceUncertainty(np.ones(SHAPE)))
-    result = Deblender()(ccd)
+    result = Deblender("symmetric")(ccd)
     assert len(result) == 1
     assert result.catalog["flux_0"][0].value == pytest.approx(3000, rel=0.01)
     assert result.catalog["flags"][0] == 0
@@ -449,13 +450,13 @@ def test_a_single_source():
 
 def test_all_masked_is_an_error_that_says_so():
     with pytest.raises(InputError, match="no valid pixel"):
-        Deblender()(image(mask=np.ones(SHAPE, bool)))
+        Deblender("symmetric")(image(mask=np.ones(SHAPE, bool)))
 
 
 def test_a_source_under_the_mask_is_flagged_empty():
     mask = np.zeros(SHAPE, bool)
     mask[26:44, 34:56] = True
-    result = Deblender()(image(mask=mask), POSITIONS)
+    result = Deblender("symmetric")(image(mask=mask), POSITIONS)
     assert result.catalog["flags"][2] & FLAGS["EMPTY"]
     assert result.catalog["flux_0"][2].value == 0
     assert not result.sources[2].data.any()
@@ -472,9 +473,9 @@ def test_many_sources_in_bounded_memory():
         near = (slice(int(py) - 12, int(py) + 13), slice(max(int(px) - 12, 0), int(px) + 13))
         data[near] += 50 * np.exp(-((x[near] - px) ** 2 + (y[near] - py) ** 2) / 8)
     ccd = CCDData(data, unit="adu")
-    Deblender()(image())  # what is imported on the way does not count
+    Deblender("symmetric")(image())  # what is imported on the way does not count
     tracemalloc.start()
-    result = Deblender()(ccd, positions)
+    result = Deblender("symmetric")(ccd, positions)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(result) == 140
@@ -488,7 +489,7 @@ def test_written_and_read_again(tmp_path):
     path = tmp_path / "blend.fits"
     mask = np.zeros(SHAPE, bool)
     mask[22, 20] = True
-    result = Deblender()(image(mask=mask, meta={"OBJECT": "blend", "BAND": "r"}), POSITIONS, psf=3.0)
+    result = Deblender("symmetric")(image(mask=mask, meta={"OBJECT": "blend", "BAND": "r"}), POSITIONS, psf=3.0)
     result.write(path)
     with fits.open(path) as hdus:
         names = [hdu.name for hdu in hdus]
@@ -518,7 +519,7 @@ def test_written_and_read_again(tmp_path):
 
 
 def test_an_empty_result_can_be_written(tmp_path):
-    result = Deblender()(CCDData(np.random.default_rng(0).normal(size=(40, 40)), unit="adu"))
+    result = Deblender("symmetric")(CCDData(np.random.default_rng(0).normal(size=(40, 40)), unit="adu"))
     result.write(tmp_path / "empty.fits")
     assert len(QTable.read(tmp_path / "empty.fits", hdu="CATALOG")) == 0
 
@@ -537,14 +538,14 @@ def test_provenance_and_display():
 
 
 def test_the_psf_goes_with_the_sources():
-    result = Deblender()(image(), POSITIONS, psf=3.0)
+    result = Deblender("symmetric")(image(), POSITIONS, psf=3.0)
     assert result.sources[0].psf.shape[0] % 2 == 1
     assert result.sources[0].psf.sum() == pytest.approx(1, abs=1e-5)
-    assert Deblender()(image(), POSITIONS).sources[0].psf is None
+    assert Deblender("symmetric")(image(), POSITIONS).sources[0].psf is None
 
 
 def test_threads_share_an_operator():
-    deblender, images = Deblender(), [image(seed=s) for s in range(6)]
+    deblender, images = Deblender("symmetric"), [image(seed=s) for s in range(6)]
     serial = [deblender(i).catalog["flux_0"] for i in images]
     with ThreadPoolExecutor(6) as pool:
         threaded = list(pool.map(lambda i: deblender(i).catalog["flux_0"], images))
@@ -615,3 +616,19 @@ def test_every_image_of_a_result_comes_back_with_its_mask_uncertainty_and_psf(tm
         assert (back.psf is None) == (written.psf is None)
         if back.psf is not None:
             np.testing.assert_array_equal(back.psf, written.psf)
+
+
+def test_the_default_is_hybrid_and_says_which_psf_it_assumes():
+    y, x = np.mgrid[:50, :70]
+    scene = sum(f * np.exp(-((x - a) ** 2 + (y - 25) ** 2) / 12) for f, a in ((300, 30), (150, 39)))
+    ccd = CCDData(scene + np.random.default_rng(1).normal(size=scene.shape), unit="adu")
+    with pytest.warns(PSFWarning, match="stands in"):
+        assumed = Deblender()(ccd, [(30, 25), (39, 25)])
+    given = Deblender(psf=4.0)(ccd, [(30, 25), (39, 25)])
+    assert given.catalog.meta["AGBACK"] == "astrogan:hybrid"
+    assert given.catalog.meta["AGWEIGHT"].startswith("ratio-net")
+    assert assumed.residual.meta["AGPSF"] == "assumed"
+    truth = 12 * np.pi * np.array([300, 150])
+    for result in (given, assumed):
+        assert result.catalog["flux_0"].value == pytest.approx(truth, rel=0.05)
+        assert conservation_error(ccd.data, [result.recompose().data]) < 1e-6

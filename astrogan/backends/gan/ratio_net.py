@@ -62,14 +62,15 @@ class RatioNet:
     Notes
     -----
     ``flux_variance`` of a template is the network's own estimate of how wrong its share of the flux is; it was
-    calibrated on simulations that it was not trained on, of which the card tells. Templates end where the grown
-    detection footprint ends.
+    calibrated on simulations that it was not trained on, of which the card tells. Where the first models are fits, it is
+    the mean of that and of the fit's own. Templates end where the grown detection footprint ends.
 
     A source's template never has less than a thousandth of the noise in the pixels of its own segment.
     """
 
     needs_psf = True
     needs_variance = True
+    psf_default = 2.5
     margin = 8
 
     def __init__(
@@ -110,22 +111,26 @@ class RatioNet:
         """Templates of the sources of one blend."""
         observation = blend.observation
         sigma = _sky_noise(observation)
-        models = np.maximum(self._first(blend) / sigma[:, None, None], 0).astype(np.float32)
+        first, fitted = self._first(blend)
+        models = np.maximum(first / sigma[:, None, None], 0).astype(np.float32)
         if len(models) == 1:  # all the light is its own, whatever the model
             return _templates(blend, np.ones_like(models), models, None, sigma)
         ratio, templates, spread = self._divided(blend, models, sigma)
         footprint = blend.labels > 0
         _, weights = self._network.get()
         scale = (weights.card["calibration"] or {"scale": 1.0})["scale"]
-        doubt = scale * sigma * (spread * footprint).sum((-2, -1))
-        return _templates(blend, ratio, templates, np.square(doubt), sigma)
+        doubt = np.square(scale * sigma * (spread * footprint).sum((-2, -1)))
+        if fitted is not None:
+            # The network knows simulations only, the fit its own covariance only: neither sees all that can be wrong.
+            doubt = 0.5 * (doubt + fitted)
+        return _templates(blend, ratio, templates, doubt, sigma)
 
     def _first(self, blend):
-        """First models (source, band, y, x) in the image's unit."""
+        """First models (source, band, y, x) in the image's unit; variances (source, band) of their fluxes, or `None`."""
         if self.start == "profile-fit":
             from astrogan.backends.classic.profile_fit import fit_blend
 
-            return fit_blend(blend.observation, blend.positions)[0]
+            return fit_blend(blend.observation, blend.positions)
         from astrogan.backends.classic.symmetric import Symmetric
 
         models = np.zeros((len(blend.positions), *blend.observation.shape), np.float32)
@@ -134,7 +139,7 @@ class RatioNet:
         ):
             (y, x), (_, height, width) = template.origin, template.data.shape
             model[:, y : y + height, x : x + width] = template.data
-        return models
+        return models, None
 
     def _divided(self, blend, models, sigma):
         """Ratio, template and spread, (source, band, y, x), in units of the sky's noise."""
