@@ -147,6 +147,8 @@ class Observation:
         Arcsec per pixel.
     bands : tuple of str, optional
         Names of the bands. Default: ``("0", "1", ...)``.
+    measured_noise : bool, optional
+        Whether the variance is no more than the noise of the background, measured on the image itself.
 
     Raises
     ------
@@ -160,6 +162,7 @@ class Observation:
     psf: np.ndarray | None = None
     pixel_scale: float | None = None
     bands: tuple[str, ...] | None = None
+    measured_noise: bool = False
 
     def __post_init__(self):
         data = _read_only(self.data, np.float32)
@@ -229,6 +232,7 @@ class Observation:
             psf=self.psf if psf is None else psf,
             pixel_scale=self.pixel_scale,
             bands=self.bands,
+            measured_noise=self.measured_noise,
         )
 
 
@@ -430,8 +434,8 @@ class DeblenderBackend(Protocol):
     Notes
     -----
     Optional attributes: ``needs_psf = False``, ``psf_default`` (FWHM in pixels of the Gaussian that stands in, with a
-    warning, where no PSF is known), ``min_size = 1`` (pixels along y and x), and ``bands``, the only number of bands that
-    the method takes. Calls must be thread-safe: keep per-call state in local variables.
+    warning, where no PSF is known), ``min_size = 1`` (pixels along y and x), and ``bands``, the only number of bands
+    that the method takes. Calls must be thread-safe: keep per-call state in local variables.
 
     A method whose sources depend on nothing but their own blend adds two methods, and then works on fields of any
     size, a blend at a time, in parallel:

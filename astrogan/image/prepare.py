@@ -220,6 +220,7 @@ def prepare(
         psf=None if model is None else model.kernels,
         pixel_scale=arcsec,
         bands=bands,
+        measured_noise=variance is not None and not had_uncertainty,
     )
     return Prepared(
         observation=observation,

@@ -144,7 +144,7 @@ def test_fluxes_are_right_and_so_are_their_errors():
     truth, pulls = 800.0, []
     for seed in range(40):
         ccd = image(seed=seed)
-        result = Deblender(grow=6)(ccd, POSITIONS)
+        result = Deblender("symmetric", grow=6)(ccd, POSITIONS)
         flux, error = result.catalog["flux_0"][2], result.catalog["flux_err_0"][2]
         pulls.append(((flux - truth * u.nJy) / error).to_value(u.one))
     assert abs(np.mean(pulls)) < 0.4
@@ -241,7 +241,7 @@ def test_a_sky_level_stays_in_the_residual_when_asked():
     raised = ccd.copy()
     raised.data = ccd.data + 500
     flat = Deblender("symmetric")(ccd, POSITIONS)
-    result = Deblender(background="local")(raised, POSITIONS)
+    result = Deblender("symmetric", background="local")(raised, POSITIONS)
     assert np.abs(total_of(result) - raised.data).max() < 1e-6 * raised.data.max()
     assert abs(np.median(result.residual.data) - 500) < 1
     difference = (result.catalog["flux_0"] - flat.catalog["flux_0"]) / flat.catalog["flux_err_0"]
@@ -598,7 +598,7 @@ def test_every_image_of_a_result_comes_back_with_its_mask_uncertainty_and_psf(tm
     mask = np.zeros(flux.shape, bool)
     mask[18:20, 27] = mask[2, 3] = True
     image = CCDData(flux, unit="adu", mask=mask, uncertainty=StdDevUncertainty(np.full(flux.shape, 0.5)))
-    result = Deblender(psf=3.0)(image)
+    result = Deblender("symmetric", psf=3.0)(image)
     result.write(tmp_path / "result.fits")
     for name, written in (
         ("RESIDUAL", result.residual),

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from astrogan.exceptions import InputError
 from astrogan.train import deblending, fit
-from astrogan.train.deblending import DeblendingModule, DeblendingStream, evaluation, flux_errors, sheet
+from astrogan.train.deblending import DeblendingModule, DeblendingStream, evaluation, flux_errors, sheet, small_row
 from astrogan.train.recipe import parse_recipe, read_recipe
 from astrogan.weights import load_weights
 
@@ -143,7 +143,8 @@ def test_fit_writes_weights_that_say_what_they_are(recipe, tmp_path):
     assert card["data"][0]["origin"].startswith("blends drawn by")
     assert set(card["calibration"]) == {"scale", "scale95", "coverage68", "coverage95"}
     row = card["metrics"][0]
-    assert row["sources"] > 0
+    assert row["fluxes"] > 0
+    assert [row["part"] for row in card["metrics"]] == ["validation", "test"]
     assert {"flux_error_median_network", "flux_error_median_start", "flux_error_median_oracle"} <= set(row)
     assert list((tmp_path / "run" / "samples").glob("*.png"))
 
@@ -159,6 +160,7 @@ def test_evaluation_and_sheet(recipe):
     stream = DeblendingStream(None, recipe, "validation")
     module = DeblendingModule(recipe.network, steps=1)
     found = evaluation(module, recipe, stream)
+    assert found["metrics"][1] == {"part": "test", **small_row(module.average, recipe)}
     assert found["ranges"]["fwhm"][0] < found["ranges"]["fwhm"][1]
     assert 0 <= found["calibration"]["coverage68"] <= found["calibration"]["coverage95"] <= 1
     rows, titles = sheet(module, tensors(stream))

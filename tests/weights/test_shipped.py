@@ -8,7 +8,8 @@ from astrogan.metrics import psnr
 from astrogan.weights import list_weights, load_weights, read_card
 
 NAMES = list_weights()
-MEASURED = [name for name in NAMES if read_card(name)["metrics"]]
+RESTORERS = list_weights(role="restorer")
+MEASURED = [name for name in RESTORERS if read_card(name)["metrics"]]
 
 
 def test_the_default_restorer_has_weights_for_one_band_and_for_three():
@@ -32,7 +33,8 @@ def test_cards_say_where_the_weights_come_from(name):
     assert card["data"]
     assert not card["git_revision"].endswith("-dirty")
     assert all(source["origin"] for source in card["data"])
-    assert card["ranges"]["fwhm"][0] < card["ranges"]["fwhm"][1]
+    assert "fwhm" not in card["ranges"] or card["ranges"]["fwhm"][0] < card["ranges"]["fwhm"][1]
+    assert "fwhm" in card["ranges"] or name not in RESTORERS
     assert sum(np.prod(t.shape) for t in load_weights(name).tensors.values()) <= 4e6
 
 
@@ -82,3 +84,70 @@ def test_simulated_galaxies_are_restored_better_than_by_wiener(bands):
         scores[name] = psnr(truth if bands > 1 else truth[0], restored, data_range=100.0)
     assert scores["nafnet"] > scores["wiener"] + 0.5
     assert scores["nafnet"] > scores["identity"] + 3
+
+
+# ---- deblenders ------------------------------------------------------------------------------------------------------
+
+
+def test_deblenders_have_weights():
+    assert {read_card(name)["backend"] for name in list_weights(role="deblender")} == {
+        "branched-gan",
+        "ratio-net",
+        "usaid2019",
+    }
+
+
+def test_the_deblending_network_is_better_than_what_it_starts_from_and_knows_its_errors():
+    card = read_card("ratio-net")
+    row = card["metrics"][0]
+    for figure in ("median", "mean"):
+        network, start, oracle = (row[f"flux_error_{figure}_{name}"] for name in ("network", "start", "oracle"))
+        assert oracle < network < start
+    assert 0.60 < card["calibration"]["coverage68"] < 0.76
+    assert 0.90 < card["calibration"]["coverage95"] < 0.99
+
+
+def test_its_figure_is_reproduced_on_a_few_blends():
+    pytest.importorskip("lightning")
+    from astrogan.nn.ratio_net import RatioUNet
+    from astrogan.train.deblending import small_row
+    from astrogan.train.recipe import parse_recipe
+
+    weights = load_weights("ratio-net")
+    network = RatioUNet(**weights.card["architecture"])
+    network.load_state_dict(weights.tensors)
+    measured = small_row(network.eval(), parse_recipe(weights.card["recipe"]), groups=6)
+    published = weights.card["metrics"][1]
+    assert measured["fluxes"] == published["fluxes"]
+    for figure in ("network", "start", "oracle"):
+        name = f"flux_error_median_{figure}"
+        assert measured[name] == pytest.approx(published[name], rel=0.1)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["branched-gan-narrow", "usaid2019-stable"])
+def test_the_papers_networks_reproduce_the_figures_of_their_cards(name, data_dir):
+    pytest.importorskip("lightning")
+    from astrogan.train._loop import prepare
+    from astrogan.train.evaluate import evaluating
+    from astrogan.train.recipe import parse_recipe
+    from astrogan.train.tasks import task_of
+
+    weights = load_weights(name)
+    recipe = parse_recipe(weights.card["recipe"], name)
+    job = prepare(recipe, data_dir)
+    job.module.exported.load_state_dict(weights.tensors)
+    with evaluating(job.module):
+        measured = task_of(recipe).evaluation(job.module, recipe, job.validation)["metrics"]
+    for row, published in zip(measured, weights.card["metrics"], strict=True):
+        assert row["psnr"] == pytest.approx(published["psnr"], abs=0.05)
+
+
+def test_the_papers_networks_beat_what_they_are_given():
+    for row in read_card("branched-gan-narrow")["metrics"]:
+        assert row["psnr"] > row["psnr_identity"] + 2
+    rows = {row["method"]: row for row in read_card("usaid2019-stable")["metrics"]}
+    assert rows["encoder"]["psnr_hidden"] > rows["segmented"]["psnr_hidden"] + 5
+    assert rows["encoder"]["psnr_hidden"] > rows["mean fill"]["psnr_hidden"] + 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import threading
 import warnings
@@ -11,11 +12,22 @@ from functools import cached_property
 import numpy as np
 from scipy import ndimage
 
+from astrogan.backends.classic._merging import merge_clumps
 from astrogan.exceptions import InputError
 from astrogan.image.mask import fill_invalid
-from astrogan.image.uncertainty import background_rms
+from astrogan.image.uncertainty import background_rms, location_and_scale
 
-__all__ = ["Detection", "Detector", "integer", "number"]
+__all__ = ["MERGE", "Detection", "Detector", "integer", "number"]
+
+MERGE = 0.007
+"""Default of ``merge``: about where simulated neighbours begin to be joined, and most spirals are whole."""
+
+# Neighbouring pixels of the sky that correlate less than this count as independent.
+_CORRELATED = 0.3
+_SKY_PAIRS = 100
+
+# No PSF is narrower than about twice the grain of its image's noise: that much smoothing costs little.
+_GRAINS = 2.0
 
 _CONNECTED = np.ones((3, 3), bool)
 
@@ -78,14 +90,27 @@ class Detector:
         Smallest part of a source's flux that makes a component of its own, 0 to 1.
     grow : float
         Pixels by which the segments are grown beyond the threshold, so that they hold the wings' flux.
+    merge : float
+        How distinct a part has to be to be a source, not an arm or a knot of its neighbour: its area over that of the
+        neighbour, times the root of its light above the saddle over the neighbour's light, times the ratio of its
+        asymmetric to its symmetric light about the neighbour's centre (see
+        `~astrogan.backends.classic._merging.merge_clumps`). Higher values join more, which costs companions; 0 turns
+        it off. Given positions are never joined.
+
+    Notes
+    -----
+    Where the noise is not given but measured, and neighbouring pixels of the sky are correlated, as in pictures and
+    resampled images, the image is smoothed by twice the length of that correlation, too, the threshold is set by the
+    noise that is left, and ``min_area`` grows with the area that the noise is correlated over.
     """
 
-    def __init__(self, threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=4.0):
+    def __init__(self, threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=4.0, merge=MERGE):
         self.threshold = number("threshold", threshold, 0, np.inf, "1.5", open_below=True)
         self.min_area = integer("min_area", min_area, 1, "5")
         self.levels = integer("levels", levels, 1, "32")
         self.contrast = number("contrast", contrast, 0, 1, "0.005")
         self.grow = number("grow", grow, 0, np.inf, "4")
+        self.merge = number("merge", merge, 0, np.inf, str(MERGE))
 
     def __call__(self, observation, positions=None):
         """Detect in ``observation``, or assign its pixels to ``positions``.
@@ -102,10 +127,11 @@ class Detector:
         """
         data = _filled(observation)
         noise, background = _noise(observation, data)
-        image, sigma, seen = _detection_image(observation, data, noise, background)
+        image, sigma, seen, grain = _detection_image(observation, data, noise, background)
         above = (image > self.threshold * sigma) & seen
         if positions is None:
-            labels = self._split(image, above)
+            labels = self._split(image, above, math.ceil(self.min_area * grain))
+            labels = merge_clumps(image, labels, self.merge)
             positions = _centres(image, labels)
             labels = self._grown(image, labels, above=labels > 0, seen=seen)
         else:
@@ -115,19 +141,19 @@ class Detector:
             labels = self._grown(image, markers, above=footprint, seen=np.ones_like(seen))
         return Detection(image, labels, positions, data, noise)
 
-    def _split(self, image, above):
+    def _split(self, image, above, min_area):
         """Labels of the sources above threshold, blended ones split."""
         from photutils.segmentation import deblend_sources, detect_sources
 
         regions, _ = ndimage.label(above, _CONNECTED)
-        if np.bincount(regions.ravel())[1:].max(initial=0) < self.min_area:
+        if np.bincount(regions.ravel())[1:].max(initial=0) < min_area:
             return np.zeros(image.shape, np.int32)
         del regions
         with _PHOTUTILS, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on sources with very many markers, which it handles
-            found = detect_sources(np.where(above, image, 0.0), 0.0, self.min_area)
+            found = detect_sources(np.where(above, image, 0.0), 0.0, min_area)
             found = deblend_sources(
-                image, found, self.min_area, n_levels=self.levels, contrast=self.contrast, progress_bar=False
+                image, found, min_area, n_levels=self.levels, contrast=self.contrast, progress_bar=False
             )
         return np.asarray(found.data, np.int32)
 
@@ -141,7 +167,9 @@ class Detector:
         if not markers.any():
             return np.zeros(image.shape, np.int32)
         # Pixels above the threshold come first: a wing must not creep along the sky into another source.
-        labels = watershed(-image, markers, mask=above | (markers > 0), connectivity=_CONNECTED)
+        labels = markers
+        if (above & (markers == 0)).any():
+            labels = watershed(-image, markers, mask=above | (markers > 0), connectivity=_CONNECTED)
         if self.grow:
             near = ndimage.distance_transform_edt(labels == 0) <= self.grow
             near &= seen & ~above  # detected pixels that no position claims stay unclaimed
@@ -168,15 +196,27 @@ def _noise(observation, data):
         if not good.any():
             continue
         background[band], rms = background_rms(data[band], good)
-        noise[band] = rms
+        noise[band] = np.maximum(rms, 0.5 * _step(data[band][good]))
         if observation.variance is not None:
             variance = observation.variance[band].astype(np.float64)
             noise[band] = np.sqrt(np.where(good, variance, np.median(variance[good])))
     return noise, background
 
 
+def _step(values):
+    """The step from the median to the next value: that of an 8-bit picture's levels, next to nothing otherwise.
+
+    More than half of the sky of a picture may have the same value; its noise is that of rounding then.
+    """
+    middle = np.median(values)
+    return float(np.min(values, where=values > middle, initial=np.inf) - middle) if values.max() > middle else 0.0
+
+
 def _detection_image(observation, data, noise, background):
-    """The smoothed band sum, its noise before smoothing, and where any band is valid."""
+    """The smoothed band sum, its noise before smoothing, where any band is valid, and the noise's grain.
+
+    The grain is the area over which the noise is correlated after smoothing, relative to white noise.
+    """
     weight = observation.valid.astype(np.float64)
     unit = np.array([np.median(n[v]) if v.any() else 1.0 for n, v in zip(noise, observation.valid, strict=True)])
     unit = unit[:, None, None]
@@ -187,11 +227,58 @@ def _detection_image(observation, data, noise, background):
     sigma = np.sqrt((weight * (noise / unit) ** 2).sum(axis=0)) / total
     sigma[~seen] = np.inf
     smoothing = _smoothing(observation)
-    # Normalised convolution: unseen pixels take no part.
+    grain = _grain(image, sigma, seen) if observation.variance is None or observation.measured_noise else 0.0
+    if not grain:
+        return _smoothed(image, seen, smoothing), sigma, seen, 1.0
+    wide = np.hypot(smoothing, _GRAINS * grain)
+    image = _smoothed(image, seen, wide)
+    # Correlated noise is not smoothed away like white noise: the threshold has to be above what is left of it.
+    sigma = np.maximum(sigma, _upper_scale(image[seen]) / _white_noise_left(smoothing))
+    return image, sigma, seen, (wide / smoothing) ** 2
+
+
+def _smoothed(image, seen, smoothing):
+    """Normalised convolution with a Gaussian: unseen pixels take no part."""
     reach = ndimage.gaussian_filter(seen.astype(np.float64), smoothing, mode="constant", truncate=3)
     image = ndimage.gaussian_filter(np.where(seen, image, 0.0), smoothing, mode="constant", truncate=3)
-    image = np.divide(image, reach, out=np.zeros_like(image), where=reach > 1e-3)
-    return image, sigma, seen
+    return np.divide(image, reach, out=np.zeros_like(image), where=reach > 1e-3)
+
+
+def _grain(image, sigma, seen):
+    """Sigma in pixels of the Gaussian that white noise was smoothed with to become that of the image; 0 if it is white.
+
+    From the correlation of neighbouring pixels of the sky. Images that were resampled or compressed have grain.
+    """
+    sky = seen & (np.abs(image) < 3 * sigma)
+    total = power = count = 0.0
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        both = sky[one] & sky[other]
+        first, second = image[one][both], image[other][both]
+        if first.size < _SKY_PAIRS:
+            return 0.0
+        middle = 0.5 * (first.mean() + second.mean())
+        total += np.sum((first - middle) * (second - middle))
+        power += 0.5 * np.sum((first - middle) ** 2 + (second - middle) ** 2)
+        count += first.size
+    correlation = total / power if power > 0 else 0.0
+    return float(np.sqrt(-0.25 / np.log(min(correlation, 0.95)))) if correlation > _CORRELATED else 0.0
+
+
+def _upper_scale(values):
+    """Standard deviation of the sky from the side above its median.
+
+    The sky of pictures is skewed: what is below black is cut off.
+    """
+    level, scale = location_and_scale(values)
+    middle, upper = np.quantile(values[values < level + 3 * scale], (0.5, 0.841))
+    return max(scale, float(upper - middle))
+
+
+def _white_noise_left(smoothing):
+    """Standard deviation of white noise of unit variance after the smoothing."""
+    impulse = np.zeros(2 * int(3 * smoothing + 0.5) + 1)
+    impulse[len(impulse) // 2] = 1
+    return np.sum(ndimage.gaussian_filter1d(impulse, smoothing, truncate=3) ** 2)
 
 
 def _smoothing(observation):
@@ -209,8 +296,10 @@ def _centres(image, labels):
     count = int(labels.max(initial=0))
     if count == 0:
         return np.empty((0, 2))
-    peaks = np.array(ndimage.maximum_position(image, labels, np.arange(1, count + 1)), np.intp)
-    y, x = peaks.T
+    inside = np.flatnonzero(labels)
+    own = labels.ravel()[inside]
+    order = np.lexsort((-image.ravel()[inside], own))
+    y, x = np.divmod(inside[order][np.searchsorted(own[order], np.arange(1, count + 1))], image.shape[1])
     return np.stack([_vertex(image, x, y, axis=1), _vertex(image, x, y, axis=0)], axis=1)
 
 

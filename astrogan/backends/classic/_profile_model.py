@@ -14,8 +14,8 @@ __all__ = [
     "SINGLE",
     "PSFMixture",
     "correction",
-    "profiles",
     "profile_terms",
+    "profiles",
     "psf_mixture",
     "shape_terms",
     "source_correction",
@@ -97,10 +97,15 @@ def profile_terms(t):
         Each (component,); slopes are derivatives by t.
     """
     table = _sersic_table()
-    log_sigma, weight = np.split(table(t), 2)
-    slope, weight_slope = np.split(table(t, 1), 2)
-    variance = np.exp(2 * log_sigma)
-    return variance, 2 * variance * slope, weight, weight_slope
+    # By hand: a call of the spline costs more than all else here.
+    knots, coefficients = table.x, table.c
+    at = min(max(int((t - knots[0]) / (knots[1] - knots[0])), 0), len(knots) - 2)
+    c3, c2, c1, c0 = coefficients[:, at]
+    h = t - knots[at]
+    value = ((c3 * h + c2) * h + c1) * h + c0
+    slope = (3 * c3 * h + 2 * c2) * h + c1
+    variance = np.exp(2 * value[:_COMPONENTS])
+    return variance, 2 * variance * slope[:_COMPONENTS], value[_COMPONENTS:], slope[_COMPONENTS:]
 
 
 def shape_terms(e1, e2):
@@ -183,6 +188,9 @@ def psf_mixture(psf):
     `PSFMixture`
     """
     psf = np.ascontiguousarray(psf, np.float32)
+    small = max(4 - psf.shape[1] // 2, 0)
+    if small:
+        psf = np.pad(psf, ((0, 0), (small, small), (small, small)))
     return _psf_mixture(psf.tobytes(), psf.shape)
 
 
@@ -195,23 +203,21 @@ def _psf_mixture(raw, shape):
 
 
 @lru_cache(maxsize=64)
-def _band_mixture(raw, shape, number=3):
-    """Amplitudes, covariances, centre and residual of one kernel."""
+def _band_mixture(raw, shape):
+    """Amplitudes, covariances, centre and residual of one kernel, as two Gaussians of one centre and shape."""
     from scipy.optimize import least_squares
 
     kernel = np.frombuffer(raw, np.float64).reshape(shape)
-    half = shape[0] // 2
+    number, half = 2, shape[0] // 2
     positive = np.maximum(kernel, 0)
     # Wings below a ten-thousandth of the peak are left to the residual: fewer pixels, same Gaussians.
     reach = int(np.abs(np.argwhere(kernel > 1e-4 * kernel.max()) - half).max(initial=1)) + 1
-    reach = min(reach, half)
+    reach = min(max(reach, 4), half)
     cut = slice(half - reach, half + reach + 1)
     target = kernel[cut, cut].ravel()
     y, x = (a.ravel().astype(np.float64) for a in np.mgrid[-reach : reach + 1, -reach : reach + 1])
     sigma = np.sqrt(1 / np.sum(positive**2) / (4 * np.pi)) * positive.sum()
-    scales = np.array([0.8, 1.3, 2.6][:number])
-    shares = np.array([0.6, 0.3, 0.1][:number])
-    start = np.concatenate([np.log(shares), 2 * np.log(sigma * scales), [0.0, 0.0, 0.0, 0.0]])
+    start = np.concatenate([np.log([0.8, 0.2]), 2 * np.log(sigma * np.array([0.9, 2.0])), [0.0, 0.0, 0.0, 0.0]])
     # Relative to the peak's root: the wings count for more than in plain least squares.
     weight = 1 / np.sqrt(kernel.max() * (np.maximum(target, 0) + 0.01 * kernel.max()))
 
@@ -283,8 +289,8 @@ def unit_models(theta, psf, box, *, slopes=True, out=None):
     cov = (psf.covariance[:, :, None, :] + profile).reshape(bands, -1, 3)
     det = cov[..., 0] * cov[..., 2] - cov[..., 1] ** 2
     a11, a12, a22 = cov[..., 2] / det, -cov[..., 1] / det, cov[..., 0] / det
-    norm = (psf.amplitude[:, :, None] + np.zeros(len(weight))).reshape(bands, -1) / (2 * np.pi * np.sqrt(det))
-    weight, weight_slope = np.tile(weight, number), np.tile(weight_slope, number)
+    norm = np.repeat(psf.amplitude, len(weight), axis=1) / (2 * np.pi * np.sqrt(det))
+    weight, weight_slope = np.concatenate([weight] * number), np.concatenate([weight_slope] * number)
     amplitude = norm * weight
     mono, dx, dy = _monomials(x0, y0, psf.centre, box)
     quadratic = np.stack([-0.5 * a11, -a12, -0.5 * a22], axis=-1)
@@ -305,7 +311,7 @@ def unit_models(theta, psf, box, *, slopes=True, out=None):
             size * variance_slope[:, None] * shape,
         )
     ):
-        c11, c12, c22 = np.tile(change, (number, 1)).T
+        c11, c12, c22 = np.concatenate([change] * number).T
         at = 4 + 4 * i
         rows[:, at] = -0.5 * amplitude * (a11 * c11 + 2 * a12 * c12 + a22 * c22)
         rows[:, at + 1] = 0.5 * amplitude * (a11 * a11 * c11 + 2 * a11 * a12 * c12 + a12 * a12 * c22)

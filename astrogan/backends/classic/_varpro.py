@@ -11,7 +11,7 @@ from astrogan.backends.classic._profile_model import source_model
 __all__ = ["Scene", "State", "crop", "flux_covariance", "fluxes", "gram_matrix", "minimise"]
 
 # Relative ridge on the fluxes: what two centres in one place need to share their light.
-_RIDGE = 1e-6
+_RIDGE = 1e-5
 
 
 @dataclass
@@ -49,32 +49,41 @@ class Scene:
 
     def __post_init__(self):
         self._roots = [crop(self.root, box) for box in self.boxes]
+        self._spare = [[] for _ in self.boxes]
         self.parts = np.split(np.arange(len(self.mean)), np.cumsum(self.sizes)[:-1])
         # In the Gram matrix each source has its model, then its derivatives.
         self.first = np.cumsum([0, *(size + 1 for size in self.sizes)])
         self.slots = np.delete(np.arange(self.first[-1]), self.first[:-1])
         self.source = np.repeat(np.arange(len(self.sizes)), self.sizes)
 
-    def models(self, theta):
-        """Whitened models of unit flux and their derivatives, a list of (band, 1 + parameters, pixel)."""
-        buffers = self._spare.pop() if self._spare else [None] * len(self.boxes)
+    def models(self, theta, before=None, still=()):
+        """Whitened models of unit flux and their derivatives, a list of (band, 1 + parameters, pixel).
+
+        Those of the sources in ``still`` are taken from the state ``before``.
+        """
         out = []
         for i, box in enumerate(self.boxes):
-            model = source_model(theta[self.parts[i]], self.psf, box, out=buffers[i])
+            if i in still:
+                out.append(before.models[i])
+                continue
+            buffer = self._spare[i].pop() if self._spare[i] else None
+            model = source_model(theta[self.parts[i]], self.psf, box, out=buffer)
             if self.corrections[i] is not None:
                 model[:, 0] += self.corrections[i]
             model *= self._roots[i][:, None]
             out.append(model)
         return out
 
-    def release(self, state):
-        """Let a later call of `models` use the arrays of a state that is no longer needed."""
-        self._spare.append(state.models)
+    def release(self, state, kept):
+        """Let a later call of `models` use the arrays of a state that ``kept``, the one that stays, does not use."""
+        for spare, model, used in zip(self._spare, state.models, kept.models, strict=True):
+            if model is not used:
+                spare.append(model)
 
-    def evaluate(self, theta):
-        """The `State` at these parameters."""
-        models = self.models(theta)
-        gram = gram_matrix(models, self.boxes)
+    def evaluate(self, theta, before=None, still=()):
+        """The `State` at these parameters, which for the sources in ``still`` are those of ``before``."""
+        models = self.models(theta, before, still)
+        gram = gram_matrix(models, self.boxes, None if before is None else before.gram, still)
         firsts = self.first[:-1]
         linear = np.stack(
             [np.einsum("bp,bp->b", m[:, 0], crop(self.data, b)) for m, b in zip(models, self.boxes, strict=True)], 1
@@ -140,7 +149,7 @@ def crop(array, box):
     return np.ascontiguousarray(part).reshape(len(array), -1)
 
 
-def gram_matrix(models, boxes):
+def gram_matrix(models, boxes, before=None, still=()):
     """Inner products of all rows of all models.
 
     Parameters
@@ -148,6 +157,9 @@ def gram_matrix(models, boxes):
     models : list of `numpy.ndarray`
         (band, row, pixel) each.
     boxes : list of tuple of slice
+    before : `numpy.ndarray`, optional
+        An earlier result that holds for pairs of models both in ``still``.
+    still : set of int
 
     Returns
     -------
@@ -155,11 +167,14 @@ def gram_matrix(models, boxes):
         (band, n, n), n the rows of all models together.
     """
     first = np.cumsum([0, *(m.shape[1] for m in models)])
-    gram = np.zeros((len(models[0]), first[-1], first[-1]))
+    gram = np.zeros((len(models[0]), first[-1], first[-1])) if before is None else before.copy()
     for i, model in enumerate(models):
         here = slice(first[i], first[i + 1])
-        gram[:, here, here] = model @ model.transpose(0, 2, 1)
+        if i not in still:
+            gram[:, here, here] = model @ model.transpose(0, 2, 1)
         for j in range(i):
+            if i in still and j in still:
+                continue
             a, b = _common(model, boxes[i], models[j], boxes[j])
             if a is None:
                 continue
@@ -232,11 +247,16 @@ def _nonnegative(gram, linear):
         return solution
     from scipy.optimize import nnls
 
-    lower = np.linalg.cholesky(gram)
-    return nnls(lower.T, np.linalg.solve(lower, linear), maxiter=30 * len(gram))[0]
+    # By eigenvalues: centres in one place leave the matrix on the verge of having no root.
+    values, vectors = np.linalg.eigh(gram)
+    root = np.sqrt(np.maximum(values, _RIDGE))
+    try:
+        return nnls(root[:, None] * vectors.T, (vectors.T @ linear) / root, maxiter=30 * len(gram))[0]
+    except RuntimeError:
+        return np.maximum(solution, 0)
 
 
-def minimise(scene, theta, *, iterations, tolerance=0.05):
+def minimise(scene, theta, *, iterations, tolerance=0.05, relative=2e-4):
     """Levenberg-Marquardt.
 
     Parameters
@@ -247,7 +267,9 @@ def minimise(scene, theta, *, iterations, tolerance=0.05):
     iterations : int
         Most evaluations.
     tolerance : float
-        The fit ends when a step lowers the objective by less than this (plus 2e-4 of it).
+        The fit ends when a step lowers the objective by less than this
+    relative : float
+        Plus this part of it.
 
     Returns
     -------
@@ -259,21 +281,34 @@ def minimise(scene, theta, *, iterations, tolerance=0.05):
     for _ in range(iterations):
         if gradient is None:
             gradient, hessian = scene.normal(state)
+        enough = tolerance + relative * state.objective
         step = _step(state.theta, gradient, hessian, damping, scene)
-        trial = scene.evaluate(np.clip(state.theta + step, scene.low, scene.high))
+        still = _still(step, gradient, scene, 0.1 * enough)
+        trial = scene.evaluate(np.clip(state.theta + step, scene.low, scene.high), state, still)
         gain = state.objective - trial.objective
         if gain > 0:
-            scene.release(state)
+            scene.release(state, trial)
             state, gradient = trial, None
             damping = max(damping * 0.2, 1e-4)
-            if gain < tolerance + 2e-4 * state.objective:
+            if gain < enough:
                 break
         else:
-            scene.release(trial)
+            scene.release(trial, state)
             if -gain < 0.1 * tolerance or damping > 1e4:
                 break
             damping *= 8
     return state
+
+
+def _still(step, gradient, scene, little):
+    """Sources whose step promises next to nothing; it is not taken, and sets ``step`` to zero there."""
+    gains = [-step[part] @ gradient[part] for part in scene.parts]
+    still = {i for i, gain in enumerate(gains) if gain < little / len(gains)}
+    if len(still) == len(gains):
+        return set()
+    for i in still:
+        step[scene.parts[i]] = 0
+    return still
 
 
 def _step(theta, gradient, hessian, damping, scene):
@@ -309,7 +344,14 @@ def flux_covariance(state, scene):
     firsts = scene.first[:-1]
     out = []
     for flux, gram in zip(state.flux, state.gram, strict=True):
-        inverse = np.linalg.inv(_ridged(gram[np.ix_(firsts, firsts)]))
+        inverse = _inverse(_ridged(gram[np.ix_(firsts, firsts)]))
         slope = inverse @ (flux[scene.source][:, None] * gram[np.ix_(scene.slots, firsts)]).T
         out.append(inverse + slope @ shapes @ slope.T)
     return np.array(out)
+
+
+def _inverse(gram):
+    """Of a positive matrix, also where rounding made it less than that."""
+    norm = 1 / np.sqrt(np.diag(gram))
+    values, vectors = np.linalg.eigh(gram * norm[:, None] * norm)
+    return (vectors / np.maximum(values, _RIDGE)) @ vectors.T * norm[:, None] * norm

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from astrogan.api import Separation, Template
-from astrogan.backends.classic._detection import Detector, integer, number
+from astrogan.backends.classic._detection import MERGE, Detector, integer, number
 
 __all__ = ["Symmetric", "monotone"]
 
@@ -43,7 +43,7 @@ class Symmetric:
     smoothing : float
         Sigma in pixels of a Gaussian that smooths the image for the templates where its signal-to-noise ratio in a
         pixel is low; bright pixels stay as they are.
-    threshold, min_area, levels, contrast, grow
+    threshold, min_area, levels, contrast, grow, merge
         Detection; see `~astrogan.backends.classic.watershed.Watershed`.
 
     Raises
@@ -73,11 +73,12 @@ class Symmetric:
         levels=32,
         contrast=0.005,
         grow=4.0,
+        merge=MERGE,
     ):
         self.iterations = integer("iterations", iterations, 0, "50")
         self.tolerance = number("tolerance", tolerance, 0, np.inf, "2")
         self.smoothing = number("smoothing", smoothing, 0, 10, "0.7")
-        self._detect = Detector(threshold, min_area, levels, contrast, grow)
+        self._detect = Detector(threshold, min_area, levels, contrast, grow, merge)
 
     def __call__(self, observation, positions=None, *, rng=None):
         """Templates of the sources at ``positions``, or of those detected; ``rng`` is not used."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from astrogan.api import Separation, Template
-from astrogan.backends.classic._detection import Detector
+from astrogan.backends.classic._detection import MERGE, Detector
 
 __all__ = ["Watershed"]
 
@@ -35,6 +35,9 @@ class Watershed:
     grow : float
         Pixels by which segments are grown beyond the threshold, so that they hold the wings' flux. With 0 fluxes are
         isophotal.
+    merge : float
+        How distinct a part has to be to be a source of its own, not an arm or a knot of its neighbour. Higher values
+        join more; 0 turns it off. Given positions are never joined.
 
     Raises
     ------
@@ -58,8 +61,8 @@ class Watershed:
     [(15, 15), (24, 15)]
     """
 
-    def __init__(self, *, threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=4.0):
-        self._detect = Detector(threshold, min_area, levels, contrast, grow)
+    def __init__(self, *, threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=4.0, merge=MERGE):
+        self._detect = Detector(threshold, min_area, levels, contrast, grow, merge)
 
     def __call__(self, observation, positions=None, *, rng=None):
         """Templates of the sources at ``positions``, or of those detected; ``rng`` is not used."""

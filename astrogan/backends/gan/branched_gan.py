@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astrogan.api import Observation, Separation, Template
-from astrogan.backends.classic._detection import Detector
+from astrogan.backends.classic._detection import MERGE, Detector
 from astrogan.backends.gan._device import device_of, exact_matmul
 from astrogan.exceptions import CheckpointError, InputError
 from astrogan.image.stretch import GalaxyGAN2017Stretch
@@ -62,7 +62,7 @@ class BranchedGAN:
         "auto" (CUDA where there is one, else the CPU) or a device of torch.
     precision : {'float32', 'bfloat16'}, optional
         bfloat16 is quicker on GPUs and on processors that have it, and less exact.
-    threshold, min_area, levels, contrast, grow
+    threshold, min_area, levels, contrast, grow, merge
         Detection; see `~astrogan.backends.classic.watershed.Watershed`.
 
     Raises
@@ -95,6 +95,7 @@ class BranchedGAN:
         levels=32,
         contrast=0.005,
         grow=4.0,
+        merge=MERGE,
     ):
         if not isinstance(weights, str | os.PathLike):
             raise InputError(f"weights={weights!r} must be 'auto', a name or a path")
@@ -105,7 +106,7 @@ class BranchedGAN:
         self.weights = os.fspath(weights)
         self.device = device
         self.precision = precision
-        self._detect = Detector(threshold, min_area, levels, contrast, grow)
+        self._detect = Detector(threshold, min_area, levels, contrast, grow, merge)
         self._forget()
 
     def __repr__(self):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from astrogan.api import Blend, Observation, Separation, Template
-from astrogan.backends.classic._detection import Detector
+from astrogan.backends.classic._detection import MERGE, Detector
 from astrogan.backends.gan._device import device_of, exact_matmul
 from astrogan.backends.gan._network import LazyNetwork
 from astrogan.exceptions import InputError
@@ -49,7 +49,7 @@ class RatioNet:
         The backend that makes the first models. `Hybrid` starts from fits, which takes longer and is better.
     device : str, optional
         "auto" (CUDA where there is one, else the CPU) or a device of torch.
-    threshold, min_area, levels, contrast, grow
+    threshold, min_area, levels, contrast, grow, merge
         Detection; see `~astrogan.backends.classic.watershed.Watershed`.
 
     Raises
@@ -62,8 +62,8 @@ class RatioNet:
     Notes
     -----
     ``flux_variance`` of a template is the network's own estimate of how wrong its share of the flux is; it was
-    calibrated on simulations that it was not trained on, of which the card tells. Where the first models are fits, it is
-    the mean of that and of the fit's own. Templates end where the grown detection footprint ends.
+    calibrated on simulations that it was not trained on, of which the card tells. Where the first models are fits, it
+    is the mean of that and of the fit's own. Templates end where the grown detection footprint ends.
 
     A source's template never has less than a thousandth of the noise in the pixels of its own segment.
     """
@@ -84,11 +84,12 @@ class RatioNet:
         levels=32,
         contrast=0.005,
         grow=6.0,
+        merge=MERGE,
     ):
         if start not in ("symmetric", "profile-fit"):
             raise InputError(f"start={start!r} must be 'symmetric' or 'profile-fit'")
         self.weights, self.start, self.device = weights, start, device
-        self._detect = Detector(threshold, min_area, levels, contrast, grow)
+        self._detect = Detector(threshold, min_area, levels, contrast, grow, merge)
         self._network = LazyNetwork(_SHIPPED if weights == "auto" else weights, "ratio-net", _build, device)
 
     def __repr__(self):
@@ -126,7 +127,7 @@ class RatioNet:
         return _templates(blend, ratio, templates, doubt, sigma)
 
     def _first(self, blend):
-        """First models (source, band, y, x) in the image's unit; variances (source, band) of their fluxes, or `None`."""
+        """First models (source, band, y, x) in the image's unit; variances (source, band) of fluxes, or `None`."""
         if self.start == "profile-fit":
             from astrogan.backends.classic.profile_fit import fit_blend
 
@@ -173,7 +174,7 @@ class Hybrid(RatioNet):
     ----------
     weights, device
         See `RatioNet`.
-    threshold, min_area, levels, contrast, grow
+    threshold, min_area, levels, contrast, grow, merge
         Detection; see `~astrogan.backends.classic.watershed.Watershed`.
 
     Raises
@@ -185,7 +186,16 @@ class Hybrid(RatioNet):
     """
 
     def __init__(
-        self, weights="auto", *, device="auto", threshold=1.5, min_area=5, levels=32, contrast=0.005, grow=6.0
+        self,
+        weights="auto",
+        *,
+        device="auto",
+        threshold=1.5,
+        min_area=5,
+        levels=32,
+        contrast=0.005,
+        grow=6.0,
+        merge=MERGE,
     ):
         super().__init__(
             weights,
@@ -196,6 +206,7 @@ class Hybrid(RatioNet):
             levels=levels,
             contrast=contrast,
             grow=grow,
+            merge=merge,
         )
 
 

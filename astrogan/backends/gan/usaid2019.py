@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from astrogan.api import Blend, Observation, Separation, Template
-from astrogan.backends.classic._detection import Detector, integer
+from astrogan.backends.classic._detection import MERGE, Detector, integer
 from astrogan.backends.gan._device import device_of, exact_matmul
 from astrogan.backends.gan._network import LazyNetwork
 from astrogan.exceptions import InputError
@@ -59,7 +59,7 @@ class Usaid2019:
         Keep the image's own pixels where they are known, and the generator's elsewhere.
     device : str, optional
         "auto" (CUDA where there is one, else the CPU) or a device of torch.
-    threshold, min_area, levels, contrast, grow
+    threshold, min_area, levels, contrast, grow, merge
         Detection; see `~astrogan.backends.classic.watershed.Watershed`.
 
     Raises
@@ -112,6 +112,7 @@ class Usaid2019:
         levels=32,
         contrast=0.005,
         grow=4.0,
+        merge=MERGE,
     ):
         if not isinstance(weights, str | os.PathLike):
             raise InputError(f"weights={weights!r} must be 'auto', a name or a path")
@@ -124,7 +125,7 @@ class Usaid2019:
         self.weights, self.completion, self.device = weights, completion, device
         self.steps = integer("steps", steps, 1, "100")
         self.keep_known = bool(keep_known)
-        self._detect = Detector(threshold, min_area, levels, contrast, grow)
+        self._detect = Detector(threshold, min_area, levels, contrast, grow, merge)
         self._network = LazyNetwork(_SHIPPED if weights == "auto" else weights, "usaid2019", _build, device)
 
     def __repr__(self):
