@@ -60,11 +60,12 @@ def split_spirals(data, number, *, jobs=1, progress=None):
 
 _CAPTION = (
     "Galaxies called spiral in Galaxy Zoo's labels, test part of the split first, then validation and train, by name; "
-    "424 x 424 pictures brought to linear flux less the sky, with the noise of its background, no PSF given. A galaxy "
-    "counts as split where a centre other than the one nearest to the middle lies in its half-light ellipse: that of "
-    "adaptive moments, scaled to hold half of the light of the connected pixels above 3 sigma within 3.5 standard "
-    "deviations; stars and neighbours further out do not count, a star inside does. low, high: 95 % (Wilson). "
-    "photutils: detect_sources at 1.5 sigma after smoothing with 3 pixels FWHM, 10 pixels, deblend_sources as it comes."
+    "pictures of 424 x 424 pixels, resampled to 212 x 212, which still oversamples them, brought to linear flux less "
+    "the sky, their noise measured, no PSF given. A galaxy counts as split where a centre other than the one nearest "
+    "to the middle lies in its half-light ellipse: that of adaptive moments, scaled to hold half of the light of the "
+    "connected pixels above 3 sigma within 3.5 standard deviations; stars and neighbours further out do not count, a "
+    "star inside does. low, high: 95 % (Wilson). photutils: detect_sources at 1.5 sigma after smoothing with 3 pixels "
+    "FWHM, 10 pixels, deblend_sources as it comes."
 )
 
 
@@ -87,7 +88,7 @@ class _source:  # noqa: N801 - a mapping, used once
     def __init__(self, data):
         from astrogan.train.sources import StampTar
 
-        self._tar = StampTar(Path(data) / "galaxyzoo_kaggle" / "images.tar", size=None)
+        self._tar = StampTar(Path(data) / "galaxyzoo_kaggle" / "images.tar", size=212)
         self._place = {self._tar.name(i): i for i in range(len(self._tar))}
 
     def __getitem__(self, name):
@@ -114,7 +115,7 @@ def _less_sky(observation):
     maps = [background_rms(plane) for plane in observation.data]
     data = np.stack([p - np.median(b) for p, (b, _) in zip(observation.data, maps, strict=True)])
     variance = np.stack([np.full(p.shape, np.median(rms) ** 2) for p, (_, rms) in zip(data, maps, strict=True)])
-    return observation.replace(data=data, variance=variance)
+    return observation.replace(data=data, variance=variance, measured_noise=True)
 
 
 def _default_centres(observation):

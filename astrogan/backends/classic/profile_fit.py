@@ -8,7 +8,7 @@ import numpy as np
 
 from astrogan.api import Template
 from astrogan.backends.classic._blend_fit import BlendFit, Options, noise_variance
-from astrogan.backends.classic._detection import Detector, integer, number
+from astrogan.backends.classic._detection import MERGE, Detector, integer, number
 from astrogan.exceptions import InputError, PSFError
 
 __all__ = ["ProfileFit", "fit_blend"]
@@ -42,7 +42,7 @@ class ProfileFit:
         Standard deviation in pixels of the positions, along each axis; a source never moves more than 1.5 pixels.
     iterations : int
         Most iterations with one profile a source; up to ten more follow with two.
-    threshold, min_area, levels, contrast, grow
+    threshold, min_area, levels, contrast, grow, merge
         Detection; see `~astrogan.backends.classic.watershed.Watershed`.
 
     Raises
@@ -92,6 +92,7 @@ class ProfileFit:
         levels=32,
         contrast=0.005,
         grow=4.0,
+        merge=MERGE,
     ):
         if profiles not in (1, 2) or isinstance(profiles, bool):
             raise InputError(f"profiles={profiles!r} must be 1 or 2")
@@ -102,7 +103,7 @@ class ProfileFit:
             model_error=number("model_error", model_error, 0, 1, "0.05"),
             first=integer("iterations", iterations, 1, "12"),
         )
-        self._detector = Detector(threshold, min_area, levels, contrast, grow)
+        self._detector = Detector(threshold, min_area, levels, contrast, grow, merge)
 
     def __call__(self, observation, positions=None, *, rng=None):
         """Templates of the sources at ``positions``, or of those detected; ``rng`` is not used."""
