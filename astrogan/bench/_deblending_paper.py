@@ -72,7 +72,8 @@ _CAPTION = (
     "moved right by 17 pixels (50 before), the pixel with the larger mean kept (Usaid et al. 2019). psnr, ssim: mean "
     "over pairs and over both galaxies, each as it lies in the blend; _1: the central one, _2: the other. identity: "
     "the blend itself. branched-gan: its two branches. usaid2019: its completion of both segments, cut by the inverse "
-    "of the blend's rule, the truth being known. The others get the linear flux of the inverse stretch less the sky, "
+    "of the blend's rule, the truth being known, each in the middle of 64 pixels. The others get the linear flux of "
+    "the inverse stretch less the sky, "
     "true centres and a Gaussian PSF of 2 pixels; their templates (no ending), their parts of the image (_part) and "
     "the image less the other's part (_removed: with the sky and what else there is, as the truth has them) go back "
     "through the stretch. Such blends do not add up, so methods that conserve light cannot be exact here. The "
@@ -186,13 +187,42 @@ def separated(row, blended, second, masks):
     if hasattr(backend, "pictures"):
         return {"": tuple(image[0] for image in backend.pictures(blended[np.newaxis]))}
     if hasattr(backend, "complete"):
-        return {"": tuple(np.asarray(backend.complete(blended * mask, mask)) for mask in masks)}
+        middle = (blended.shape[2] - 1) / 2, (blended.shape[1] - 1) / 2
+        pairs = zip(masks, (middle, _centre(second)), strict=True)
+        return {"": tuple(_completed(backend, blended, mask, centre) for mask, centre in pairs)}
     scene, sky = _linear(blended, second)
     found = deblend(row, scene, scene.positions)
     removed = scene.data - found.sources[::-1]
     return {
         "": _levels(found.models, sky), "_part": _levels(found.sources, sky), "_removed": _levels(removed, sky)
     }  # fmt: skip
+
+
+_COMPLETED = 64  # pixels along an edge of what the DCGAN sees
+
+
+def _completed(backend, blended, mask, centre):
+    """A segment, moved to the middle and resampled as the DCGAN was trained, completed, and brought back."""
+    from skimage.transform import resize
+
+    edge = blended.shape[-1]
+    steps = [round((edge - 1) / 2 - at) for at in centre[::-1]]
+    planes = _moved(np.concatenate([blended * mask, mask[np.newaxis]]).astype(np.float64), steps)
+    small = np.stack([resize(plane, (_COMPLETED, _COMPLETED), order=1, anti_aliasing=True) for plane in planes])
+    made = backend.complete(small[np.newaxis, :-1], small[np.newaxis, -1] > 0.5)[0]
+    large = np.stack([resize(plane, (edge, edge), order=1) for plane in made])
+    return _moved(large, [-step for step in steps])
+
+
+def _moved(planes, steps):
+    """Planes moved by whole pixels along y and x; what comes in from outside is 0."""
+    out = np.zeros_like(planes)
+    to, origin = ([], [])
+    for step, size in zip(steps, planes.shape[1:], strict=True):
+        to.append(slice(max(step, 0), size + min(step, 0)))
+        origin.append(slice(max(-step, 0), size + min(-step, 0)))
+    out[:, *to] = planes[:, *origin]
+    return out
 
 
 def _linear(blended, second):
