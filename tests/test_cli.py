@@ -333,3 +333,43 @@ def test_evaluate_refuses_a_range_that_is_none(capsys, folder, value):
     status, _, errors = run(capsys, "evaluate", folder / "g.fits", folder / "r.fits", "--data-range", value)
     assert status == 1
     assert f"data_range={float(value)} must be positive" in errors
+
+
+def test_simulated_blends_with_their_truth(capsys, tmp_path):
+    pytest.importorskip("galsim")
+    out = tmp_path / "blends"
+    args = ("simulate", "--blends", 2, "--sources", 2, "--size", 40, "--bands", "g,r", "--seed", 7, "-o", out)
+    status, stdout, _ = run(capsys, *args)
+    assert status == 0
+    table = Table.read(stdout.split()[-1])
+    assert list(table["blend"]) == ["blend-000007"] * 2 + ["blend-000008"] * 2
+    with fits.open(out / "blend-000007-truth.fits") as truth, fits.open(out / "blend-000007.fits") as blend:
+        assert truth["1_g"].data.sum() == pytest.approx(table["flux_g"][0], rel=1e-5)
+        assert blend["g"].data.shape == (40, 40)
+    status, _, stderr = run(capsys, *args)
+    assert status == 1
+    assert "--overwrite" in stderr
+    status, _, stderr = run(capsys, "simulate", "--sources", 2, "-o", tmp_path / "other")
+    assert status == 2
+    assert "--blends" in stderr
+
+
+def test_deblending_with_the_default_and_a_number_of_threads(capsys, folder, tmp_path):
+    args = ("deblend", folder / "g.fits", folder / "r.fits", "--psf", "3", "--workers", 2, "-o", tmp_path / "out.fits")
+    status, stdout, stderr = run(capsys, *args)
+    assert status == 0, stderr
+    assert "sources" in stderr
+    with fits.open(stdout.strip()) as file:
+        assert "SOURCE_1" in file
+        assert file["RESIDUAL"].header["AGBACK"] == "astrogan:hybrid"
+
+
+def test_the_pipeline_of_the_2019_paper(capsys, tmp_path):
+    pytest.importorskip("galsim")
+    status, stdout, stderr = run(capsys, "demo", "usaid2019", "-o", tmp_path / "out")
+    assert status == 0, stderr
+    assert "Files:" in stdout
+    assert list((tmp_path / "out").glob("*.png"))
+    status, _, stderr = run(capsys, "demo", "usaid2019", __file__, "-o", tmp_path / "one")
+    assert status == 2
+    assert "two pictures" in stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import lightning
 import numpy as np
@@ -13,6 +12,7 @@ from astrogan.exceptions import InputError
 from astrogan.nn.losses import coverage_loss
 from astrogan.nn.ratio_net import RatioUNet, distance_to_others, source_planes
 from astrogan.simulate.mixture import MixtureRenderer
+from astrogan.train._averaging import cosine_rate, update_average
 
 __all__ = ["DeblendingModule", "DeblendingStream", "evaluation", "sheet", "small_row"]
 
@@ -259,7 +259,7 @@ class DeblendingModule(lightning.LightningModule):
         """One step of the optimiser."""
         optimiser = self.optimizers()
         for group in optimiser.param_groups:
-            group["lr"] = self.learning_rate * self._rate()
+            group["lr"] = self.learning_rate * cosine_rate(int(self.steps_done), self.steps, self.warmup)
         terms = self._losses(batch, *shares(self.network, batch))
         optimiser.zero_grad()
         self.manual_backward(sum(terms.values()))
@@ -269,7 +269,7 @@ class DeblendingModule(lightning.LightningModule):
             optimiser.zero_grad()
         optimiser.step()
         self.steps_done += 1
-        self._update_average()
+        update_average(self.average, self.network, float(self.steps_done), self.decay)
         self.log_dict({f"loss/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
 
     def _losses(self, batch, ratio, template, spread):
@@ -293,18 +293,6 @@ class DeblendingModule(lightning.LightningModule):
             "model": self.model_weight * (torch.sqrt(1 + off**2) - 1).mean(),
             "coverage": self.coverage_weight * coverage_loss(relative.detach(), _relative(spread, truth)),
         }
-
-    def _rate(self):
-        done = int(self.steps_done)
-        rise = min(1.0, (done + 1) / max(1, self.warmup))
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, done / self.steps)))
-
-    @torch.no_grad()
-    def _update_average(self):
-        done = float(self.steps_done)
-        decay = min(self.decay, done / (done + 10))
-        for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            kept.lerp_(new.detach(), 1 - decay)
 
     def validation_step(self, batch, batch_idx):
         """Median and mean flux error of the averaged network, and of the models that it starts from."""

@@ -16,6 +16,7 @@ from astrogan.nn.discriminator import SpectralPatchGAN
 from astrogan.nn.filters import apply_bank, wiener_bank
 from astrogan.nn.losses import aperture_loss, coverage_loss, psnr_loss, stretched_2017, weighted_charbonnier
 from astrogan.nn.nafnet import RestorationNAFNet
+from astrogan.train._averaging import cosine_rate, update_average
 from astrogan.train.stream import blur_kernel
 
 __all__ = ["RestorationModule"]
@@ -122,7 +123,7 @@ class RestorationModule(lightning.LightningModule):
         optimisers = optimisers if isinstance(optimisers, list) else [optimisers]
         for optimiser in optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self.learning_rate * self._rate()
+                group["lr"] = self.learning_rate * cosine_rate(int(self.steps_done), self.steps, self.warmup)
         mean, spread = restore(self.network, batch)
         target = in_sigma(batch["original"], batch)
         terms = self._losses(mean, spread, target, batch)
@@ -141,7 +142,7 @@ class RestorationModule(lightning.LightningModule):
             self._descend(optimisers[1], hinge, self.discriminator)
             terms["discriminator"] = hinge
         self.steps_done += 1
-        self._update_average()
+        update_average(self.average, self.network, float(self.steps_done), self.decay)
         self.log_dict({f"loss/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
 
     def _losses(self, mean, spread, target, batch):
@@ -160,11 +161,6 @@ class RestorationModule(lightning.LightningModule):
         terms["coverage"] = self.coverage_weight * coverage_loss(mean - target, spread)
         return terms
 
-    def _rate(self):
-        done = int(self.steps_done)
-        rise = min(1.0, (done + 1) / max(1, self.warmup))
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, done / self.steps)))
-
     def _adversarial(self):
         return self.discriminator is not None and int(self.steps_done) >= self.adversarial_start * self.steps
 
@@ -176,13 +172,6 @@ class RestorationModule(lightning.LightningModule):
         if not torch.isfinite(norm):
             optimiser.zero_grad()
         optimiser.step()
-
-    @torch.no_grad()
-    def _update_average(self):
-        done = float(self.steps_done)
-        decay = min(self.decay, done / (done + 10))
-        for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            kept.lerp_(new.detach(), 1 - decay)
 
     def validation_step(self, batch, batch_idx):
         """PSNR of the averaged network, of the image as it is, and of the best single Wiener estimate."""

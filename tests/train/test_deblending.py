@@ -131,7 +131,8 @@ def test_true_models_cost_nothing(recipe):
     assert terms["flux"] < 0.03
     assert terms["ratio"] < 0.01
     errors = flux_errors(module.network, batch)
-    assert torch.allclose(errors["network"], errors["start"], atol=1e-3)
+    # "start" spreads a thousandth of the noise over all sources
+    assert torch.allclose(errors["network"], errors["start"], atol=1e-2)
     assert errors["oracle"].median() < 0.1
 
 

@@ -27,12 +27,20 @@ def test_a_recipe_written_is_the_recipe_read(name, tmp_path):
 @pytest.mark.parametrize("name", list_recipes())
 def test_shipped_recipes_hold_no_unknown_keys(name):
     from astrogan.train.stream import Degradation
+    from astrogan.train.tasks import task_of
 
     recipe = read_recipe(name)
-    degradation = Degradation(**recipe.degradation)
-    assert degradation.fwhm[0] <= degradation.fwhm[1]
     assert recipe.epoch_steps <= recipe.steps
-    assert recipe.steps % recipe.epoch_steps == 0
+    if recipe.task in ("restoration", "galaxygan2017"):
+        degradation = Degradation(**recipe.degradation)
+        assert degradation.fwhm[0] <= degradation.fwhm[1]
+        assert recipe.steps % recipe.epoch_steps == 0
+    pytest.importorskip("lightning")
+    if not recipe.data:
+        task_of(recipe).stream(recipe, None, "train")
+    for table in ("network", "training"):
+        with pytest.raises(InputError, match=rf"\[{table}\] has unknown keys windth"):
+            task_of(recipe).module(recipe.with_overrides({f"{table}.windth": 1}))
 
 
 def test_awkward_values_survive(tmp_path):
@@ -120,7 +128,7 @@ def test_files_that_are_no_recipe(tmp_path, content, message):
 
 def test_files_that_cannot_be_read(tmp_path):
     path = tmp_path / "x.toml"
-    with pytest.raises(InputError, match="neither a .toml file nor one of galaxygan2017"):
+    with pytest.raises(InputError, match="neither a .toml file nor one of branched-gan"):
         read_recipe(path)
     with pytest.raises(InputError, match="neither a .toml file nor one of"):
         read_recipe("nothing")

@@ -1,0 +1,23 @@
+"""What the modules that descend along a cosine and keep an average of their weights have in common."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+__all__ = ["cosine_rate", "update_average"]
+
+
+def cosine_rate(done, steps, warmup):
+    """Part of the learning rate after ``done`` steps of ``steps``: up within ``warmup``, then down to zero."""
+    rise = min(1.0, (done + 1) / max(1, warmup))
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, done / steps)))
+
+
+@torch.no_grad()
+def update_average(average, network, done, decay):
+    """Move an exponential moving average of a network's parameters on; in the beginning it forgets more quickly."""
+    decay = min(decay, done / (done + 10))
+    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(new.detach(), 1 - decay)
