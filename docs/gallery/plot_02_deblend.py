@@ -31,8 +31,8 @@ print(f"{len(bright)} sources brighter than 1 nmgy in r, {blended.sum()} of them
 # Separate the sources
 # --------------------
 # Once with the sources detected on the noise-weighted sum of the bands, and once with positions given: a table with
-# ``x`` and ``y``, or ``ra`` and ``dec``. The catalog has sky coordinates, because the images have a WCS. ``hybrid`` is the
-# default, ``Deblender()``.
+# ``x`` and ``y``, or ``ra`` and ``dec``. The catalog has sky coordinates, because the images have a WCS. ``hybrid`` is
+# the default, ``Deblender()``.
 
 names = ("watershed", "symmetric", "hybrid")
 detected = Deblender("hybrid")(field.images)
