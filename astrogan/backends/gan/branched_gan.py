@@ -78,7 +78,7 @@ class BranchedGAN:
     It is here to be compared with. Its training blends are pictures in which the brighter of two galaxies hides the
     other, which is not how light adds up, and it knows neither PSF nor noise; where sources overlap evenly, templates
     are too faint, of both alike. The operator shares the image out by the templates' ratio, so that flux is conserved
-    all the same. Branch 2 is not used, but see `pictures`.
+    all the same. Branch 2 is not used, but see ``pictures``.
     """
 
     bands = 3
