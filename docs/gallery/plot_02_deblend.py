@@ -74,8 +74,8 @@ axis.legend(loc="upper right", framealpha=0.9)
 # ------------------------
 # With the positions given, only the way of sharing flux differs. Hard labels give each pixel to one source: the fainter
 # of a pair loses its wings to the brighter one and, where it makes no peak of its own, nearly everything. Templates
-# share each pixel; those of ``hybrid`` know the PSF, and what galaxies look like. Galaxies as regular as these are nearly
-# symmetric, and symmetric templates serve them as well; :doc:`/user_guide/benchmarks` has harder ones.
+# share each pixel; those of ``hybrid`` know the PSF, and what galaxies look like. Galaxies as regular as these are
+# nearly symmetric, and symmetric templates serve them as well; :doc:`/user_guide/benchmarks` has harder ones.
 
 rows = []
 figure, axes = plt.subplots(1, 3, figsize=(11.5, 4.2), sharey=True, layout="constrained")
