@@ -271,3 +271,14 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("astrogan.weights.list_weights", lambda **_: ())
     with pytest.raises(InputError, match="weights='auto' finds none"):
         BranchedGAN()(observation, CENTRES)
+
+
+def test_bands_named_after_filters_may_come_in_any_order():
+    from astrogan.testing import example_observation
+
+    blue_first = example_observation((3, 60, 60), masked=False).replace(bands=("g", "r", "i"))
+    red_first = blue_first.replace(data=blue_first.data[::-1], psf=blue_first.psf[::-1], bands=("i", "r", "g"))
+    backend = BranchedGAN()
+    one, other = (backend(o, np.array([[30.0, 30.0], [40.0, 25.0]])) for o in (blue_first, red_first))
+    for a, b in zip(one.templates, other.templates, strict=True):
+        assert np.allclose(a.data, b.data[::-1], rtol=1e-4, atol=1e-4)

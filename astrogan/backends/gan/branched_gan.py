@@ -11,6 +11,7 @@ import numpy as np
 from astrogan.api import Observation, Separation, Template
 from astrogan.backends.classic._detection import MERGE, Detector
 from astrogan.backends.gan._device import device_of, exact_matmul
+from astrogan.backends.gan._pictures import red_first
 from astrogan.exceptions import CheckpointError, InputError
 from astrogan.image.stretch import GalaxyGAN2017Stretch
 
@@ -130,7 +131,8 @@ class BranchedGAN:
         Parameters
         ----------
         observation : `~astrogan.api.Observation`
-            Data (3, y, x), sky subtracted, reddest band first as in the training.
+            Data (3, y, x), sky subtracted. Bands named after filters (g, r, i, ...) are put in order; others must come
+            reddest first, as in the training.
         positions : (source, 2) array, optional
             (x, y), 0-based pixels inside the image.
         rng : `numpy.random.Generator`, optional
@@ -157,13 +159,15 @@ class BranchedGAN:
         found = self._detect(observation, positions)
         # A fixed order of computation: that of the positions then changes no bit.
         order = np.lexsort(found.positions.T)
+        colours = red_first(observation.bands)
+        back = np.argsort(colours)
         templates = [None] * len(order)
         for start in range(0, len(order), _WINDOWS):
             chosen = order[start : start + _WINDOWS]
             windows = [_Window.of(found, int(i)) for i in chosen]
-            first, _ = self._separated(net, np.stack([window.levels(found) for window in windows]))
+            first, _ = self._separated(net, np.stack([window.levels(found)[colours] for window in windows]))
             for i, window, image in zip(chosen, windows, first, strict=True):
-                templates[i] = window.template(image, found, observation.valid)
+                templates[i] = window.template(image[back], found, observation.valid)
         return Separation(tuple(templates), found.labels, facts)
 
     def pictures(self, blended):

@@ -12,6 +12,7 @@ from astrogan.api import Blend, Observation, Separation, Template
 from astrogan.backends.classic._detection import MERGE, Detector, integer
 from astrogan.backends.gan._device import device_of, exact_matmul
 from astrogan.backends.gan._network import LazyNetwork
+from astrogan.backends.gan._pictures import red_first
 from astrogan.exceptions import InputError
 from astrogan.image.blends import solve_blends
 from astrogan.image.stretch import GalaxyGAN2017Stretch
@@ -33,9 +34,6 @@ _KNOWN = 0.5
 
 # A source's own segment never has a template below this part of the noise, so that no detected light is left over.
 _FLOOR = 1e-3
-
-# Wavelength order, for bands that are named.
-_ORDER = "ugrizy"
 
 
 class Usaid2019:
@@ -154,7 +152,7 @@ class Usaid2019:
     def separate(self, blend: Blend, *, rng=None) -> tuple[Template, ...]:
         """Templates of the sources of one blend."""
         _check_bands(blend.observation)
-        order = _colours(blend.observation.bands)
+        order = red_first(blend.observation.bands)
         scene = _Scene.of(blend, order)
         pictures = [scene.picture(i) for i in range(len(blend.positions))]
         lit = [i for i, picture in enumerate(pictures) if picture.scale > 0]
@@ -229,14 +227,6 @@ def _check_bands(observation):
             f"image has {len(observation.data)} bands; usaid2019 works on colour pictures of three: give three bands "
             "(e.g. image[:3]), or use the backend hybrid, which takes any number"
         )
-
-
-def _colours(names):
-    """Indices of the bands that are taken for red, green and blue."""
-    letters = [str(name).strip().lower() for name in names]
-    if len(set(letters)) == len(letters) and all(len(n) == 1 and n in _ORDER for n in letters):
-        return np.argsort([-_ORDER.index(n) for n in letters])
-    return np.arange(len(letters))
 
 
 @dataclass(frozen=True)
