@@ -8,6 +8,8 @@ import lightning
 import numpy as np
 import torch
 
+from astrogan.backends.gan._first_models import equivalent_fwhm
+from astrogan.backends.gan._first_models import first_models as start_models
 from astrogan.exceptions import InputError
 from astrogan.nn.losses import coverage_loss
 from astrogan.nn.ratio_net import RatioUNet, distance_to_others, source_planes
@@ -116,7 +118,7 @@ class DeblendingStream:
         group |= {name: np.stack([start[name] for start in starts]) / sigma[:, None] for name in _STARTS}
         group = {name: np.clip(value, -6e4, 6e4).astype(np.float16) for name, value in group.items()}
         group["positions"] = drawn["positions"].astype(np.float32)
-        group["fwhm"] = fwhm_of(drawn["psf"])
+        group["fwhm"] = equivalent_fwhm(drawn["psf"])
         return group
 
 
@@ -127,39 +129,8 @@ def _observation(drawn, i):
 
 
 def first_models(observation, positions, starts=_STARTS):
-    """Models of the sources of one blend by the classic backends, (source, band, y, x), in the image's unit.
-
-    Parameters
-    ----------
-    observation : `~astrogan.api.Observation`
-    positions : `numpy.ndarray`
-        (source, 2).
-    starts : sequence of str
-        Names of backends.
-
-    Returns
-    -------
-    dict of str to `numpy.ndarray`
-    """
-    from astrogan.backends.classic.profile_fit import fit_blend
-    from astrogan.backends.classic.symmetric import Symmetric
-
-    models = {}
-    if "profile-fit" in starts:
-        models["profile-fit"] = fit_blend(observation, positions)[0]
-    if "symmetric" in starts:
-        models["symmetric"] = np.zeros((len(positions), *observation.shape), np.float32)
-        templates = Symmetric(iterations=2)(observation, positions).templates
-        for model, template in zip(models["symmetric"], templates, strict=True):
-            (y, x), (_, height, width) = template.origin, template.data.shape
-            model[:, y : y + height, x : x + width] = template.data
-    return models
-
-
-def fwhm_of(psf):
-    """FWHM in pixels of the Gaussian with the same sum of squares, of kernels (..., k, k)."""
-    area = 1 / np.square(psf, dtype=np.float64).sum(axis=(-2, -1))
-    return (2.3548 * np.sqrt(area / (4 * np.pi))).astype(np.float32)
+    """Models of a blend's sources by each of several classic backends, {name: (source, band, y, x)}."""
+    return {start: start_models(observation, positions, start)[0] for start in starts}
 
 
 def _augmented(batch, rng):

@@ -8,7 +8,7 @@ import threading
 from astrogan.backends.gan._device import device_of
 from astrogan.exceptions import CheckpointError, InputError
 
-__all__ = ["LazyNetwork"]
+__all__ = ["LazyNetwork", "built"]
 
 
 class LazyNetwork:
@@ -64,16 +64,38 @@ class LazyNetwork:
 
         device = device_of(self.device)
         weights = load_weights(self.weights)
-        if weights.card["backend"] != self.backend:
-            raise InputError(
-                f"weights={self.weights!r} are for the backend {weights.card['backend']!r}; give some for "
-                f"{self.backend!r} (astrogan weights list)"
-            )
-        try:
-            network = self.build(**weights.card["architecture"])
-            network.load_state_dict(weights.tensors)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"weights={self.weights!r}: the tensors do not fit the card's architecture: {error}"
-            ) from None
+        network = built(weights, self.weights, self.backend, self.build)
         return network.eval().requires_grad_(False).to(device), weights
+
+
+def built(weights, given, backend, build):
+    """The network of a card, with its weights.
+
+    Parameters
+    ----------
+    weights : `~astrogan.weights.Weights`
+    given : str
+        How the user named them.
+    backend : str
+        Whose they must be.
+    build : callable
+        ``build(**architecture)`` gives the network.
+
+    Raises
+    ------
+    InputError
+        If the weights are for another backend.
+    CheckpointError
+        If the tensors do not fit the card's architecture.
+    """
+    if weights.card.get("backend") != backend:
+        raise InputError(
+            f"weights={given!r} are for the backend {weights.card.get('backend')!r}; give some for {backend!r} "
+            "(astrogan weights list), or train them (astrogan train --list)"
+        )
+    try:
+        network = build(**weights.card["architecture"])
+        network.load_state_dict(weights.tensors)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"weights={given!r}: the tensors do not fit the card's architecture: {error}") from None
+    return network

@@ -11,8 +11,9 @@ import numpy as np
 from astrogan.api import Observation, Separation, Template
 from astrogan.backends.classic._detection import MERGE, Detector
 from astrogan.backends.gan._device import device_of, exact_matmul
+from astrogan.backends.gan._network import built
 from astrogan.backends.gan._pictures import red_first
-from astrogan.exceptions import CheckpointError, InputError
+from astrogan.exceptions import InputError
 from astrogan.image.stretch import GalaxyGAN2017Stretch
 
 __all__ = ["BranchedGAN"]
@@ -226,18 +227,7 @@ class BranchedGAN:
         from astrogan.weights import load_weights
 
         weights = load_weights(self._name())
-        if weights.card.get("backend") != "branched-gan":
-            raise InputError(
-                f"weights={self.weights!r} are for the backend {weights.card.get('backend')!r}; "
-                "give some that 'astrogan train branched-gan' has written"
-            )
-        try:
-            net = BranchedGenerator(**weights.card["architecture"])
-            net.load_state_dict(weights.tensors)
-        except (TypeError, InputError, RuntimeError) as error:
-            raise CheckpointError(
-                f"weights={self.weights!r}: the tensors do not fit the card's architecture: {error}"
-            ) from None
+        net = built(weights, self.weights, "branched-gan", BranchedGenerator)
         if net.bands != self.bands:
             raise InputError(f"weights={self.weights!r} are for {net.bands} bands; this backend needs {self.bands}")
         net = net.eval().requires_grad_(False).to(device_of(self.device), memory_format=torch.channels_last)

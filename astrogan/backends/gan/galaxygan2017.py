@@ -11,7 +11,8 @@ import numpy as np
 from astrogan.api import Estimate, Observation
 from astrogan.backends._jpeg import through_jpeg
 from astrogan.backends.gan._device import device_of, exact_matmul
-from astrogan.exceptions import CheckpointError, InputError
+from astrogan.backends.gan._network import built
+from astrogan.exceptions import InputError
 from astrogan.image.stretch import GalaxyGAN2017Stretch
 
 __all__ = ["GalaxyGAN2017"]
@@ -209,18 +210,7 @@ class GalaxyGAN2017:
         from astrogan.weights import load_weights
 
         weights = load_weights(self.weights)
-        if weights.card.get("backend") != "galaxygan2017":
-            raise InputError(
-                f"weights={self.weights!r} are for the backend {weights.card.get('backend')!r}; "
-                "give some that 'astrogan train galaxygan2017' has written"
-            )
-        try:
-            net = UNet256(**weights.card["architecture"])
-            net.load_state_dict(weights.tensors)
-        except (TypeError, InputError, RuntimeError) as error:
-            raise CheckpointError(
-                f"weights={self.weights!r}: the tensors do not fit the card's architecture: {error}"
-            ) from None
+        net = built(weights, self.weights, "galaxygan2017", UNet256)
         _check_bands(self.weights, net.architecture)
         net.eval().requires_grad_(False)
         return net.to(device_of(self.device)), {"weights": weights.name, "sha256": weights.sha256[:12]}

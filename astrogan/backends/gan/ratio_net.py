@@ -11,6 +11,7 @@ import numpy as np
 from astrogan.api import Blend, Observation, Separation, Template
 from astrogan.backends.classic._detection import MERGE, Detector
 from astrogan.backends.gan._device import device_of, exact_matmul
+from astrogan.backends.gan._first_models import equivalent_fwhm, first_models
 from astrogan.backends.gan._network import LazyNetwork
 from astrogan.exceptions import InputError
 from astrogan.image.blends import solve_blends
@@ -112,7 +113,7 @@ class RatioNet:
         """Templates of the sources of one blend."""
         observation = blend.observation
         sigma = _sky_noise(observation)
-        first, fitted = self._first(blend)
+        first, fitted = first_models(observation, blend.positions, self.start)
         models = np.maximum(first / sigma[:, None, None], 0).astype(np.float32)
         if len(models) == 1:  # all the light is its own, whatever the model
             return _templates(blend, np.ones_like(models), models, None, sigma)
@@ -125,22 +126,6 @@ class RatioNet:
             # The network knows simulations only, the fit its own covariance only: neither sees all that can be wrong.
             doubt = 0.5 * (doubt + fitted)
         return _templates(blend, ratio, templates, doubt, sigma)
-
-    def _first(self, blend):
-        """First models (source, band, y, x) in the image's unit; variances (source, band) of fluxes, or `None`."""
-        if self.start == "profile-fit":
-            from astrogan.backends.classic.profile_fit import fit_blend
-
-            return fit_blend(blend.observation, blend.positions)
-        from astrogan.backends.classic.symmetric import Symmetric
-
-        models = np.zeros((len(blend.positions), *blend.observation.shape), np.float32)
-        for model, template in zip(
-            models, Symmetric(iterations=2)(blend.observation, blend.positions).templates, strict=True
-        ):
-            (y, x), (_, height, width) = template.origin, template.data.shape
-            model[:, y : y + height, x : x + width] = template.data
-        return models, None
 
     def _divided(self, blend, models, sigma):
         """Ratio, template and spread, (source, band, y, x), in units of the sky's noise."""
@@ -255,7 +240,7 @@ class _Scene:
             models=models,
             total=models.sum(0),
             positions=blend.positions,
-            fwhm=_fwhm(observation.psf),
+            fwhm=equivalent_fwhm(observation.psf),
             windows=[_window(p, m, blend.labels == i + 1) for i, (p, m) in enumerate(zip(blend.positions, models))],  # noqa: B905
         )
 
@@ -291,12 +276,6 @@ class _Scene:
             if j != i:
                 np.minimum(nearest, (x - px) ** 2 + (y - py) ** 2, out=nearest)
         return np.sqrt(nearest)
-
-
-def _fwhm(psf):
-    """FWHM in pixels of the Gaussian with the same sum of squares, (band,)."""
-    area = 1 / np.square(psf, dtype=np.float64).sum(axis=(-2, -1))
-    return (2.3548 * np.sqrt(area / (4 * np.pi))).astype(np.float32)
 
 
 def _window(position, model, own):
