@@ -24,6 +24,7 @@ use. `astrogan.testing.check_backend` checks the contract. This module needs num
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ __all__ = [
     "Template",
     "TranslatorBackend",
     "hookimpl",
+    "sample_noise",
 ]
 
 API_VERSION = 1
@@ -360,6 +362,13 @@ class Target:
         PSF on the output's grid, (band, k, k), odd and normalised.
     noise : `numpy.ndarray`, optional
         Wanted background noise (standard deviation a pixel, in the observation's unit), shape (band,).
+    noise_slope : `numpy.ndarray`, optional
+        Wanted growth of the variance with the flux in a pixel (photon noise), in the observation's unit, (band,).
+    noise_model : `NoiseBackend`, optional
+        What the noise looks like, in the observation's unit; white noise where there is none. Draw from it with
+        `sample_noise`.
+    name : str, optional
+        Of the survey, or the image, that the target was made from.
     wcs_in, wcs_out : `astropy.wcs.WCS`, optional
         Celestial 2-D WCS of both grids.
     """
@@ -373,6 +382,9 @@ class Target:
     noise: np.ndarray | None = None
     wcs_in: Any = None
     wcs_out: Any = None
+    noise_slope: np.ndarray | None = None
+    noise_model: Any = None
+    name: str = ""
 
 
 @runtime_checkable
@@ -471,6 +483,62 @@ class TranslatorBackend(Protocol):
 
 @runtime_checkable
 class NoiseBackend(Protocol):
-    """A noise field: ``shape`` is (band, y, x); ``sigma`` a number, (band,) or (band, y, x); the result is float32."""
+    """A method that draws noise as an instrument or a stack of images has it.
 
-    def sample(self, shape, *, sigma=1.0, rng: np.random.Generator) -> np.ndarray: ...
+    A class may also have a class method ``fit(images, mask=None, *, signal=None, ...)`` that learns it from images of
+    sky (or, with their noise-free ``signal``, of anything), an attribute ``signal_slope``, and a method
+    ``draw_sigma(bands, rng)`` that gives standard deviations (band,) as it learned them. `sample` may leave out
+    ``signal`` and ``wcs`` if it does nothing with them; call it through `sample_noise`.
+    """
+
+    def sample(self, shape, *, sigma=None, signal=None, wcs=None, rng: np.random.Generator) -> np.ndarray:
+        """A field of noise, float32.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (band, y, x).
+        sigma : float or array_like, optional
+            Standard deviation on blank sky: a number, (band,), or a map (band, y, x). Default: as learned or given,
+            drawn for all bands together where the level varies from image to image.
+        signal : array_like, optional
+            Noise-free flux, (band, y, x). The variance is ``sigma**2 + signal_slope * max(signal, 0)`` where the
+            backend has a slope, (band,), which is 1 / gain for the noise of photons.
+        wcs : `astropy.wcs.WCS`, optional
+            Celestial WCS of the pixels that the noise is for.
+        rng : `numpy.random.Generator`
+        """
+        ...
+
+
+def sample_noise(noise, shape, *, sigma=None, signal=None, wcs=None, rng):
+    """Draw from any noise backend; it is given what its ``sample`` takes.
+
+    Parameters
+    ----------
+    noise : `NoiseBackend`
+        Its ``sample`` may lack the arguments ``signal`` and ``wcs``, which are then left out.
+    shape, sigma, signal, wcs, rng
+        See `NoiseBackend.sample`.
+
+    Returns
+    -------
+    `numpy.ndarray`
+        float32, (band, y, x).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.api import sample_noise
+    >>> class Old:
+    ...     def sample(self, shape, *, sigma=1.0, rng):
+    ...         return sigma * rng.normal(size=shape)
+    >>> sample_noise(Old(), (1, 3, 4), signal=np.ones((1, 3, 4)), rng=np.random.default_rng(0)).dtype
+    dtype('float32')
+    """
+    given = {"sigma": sigma, "signal": signal, "wcs": wcs}
+    given = {name: value for name, value in given.items() if value is not None}
+    parameters = inspect.signature(noise.sample).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        given = {name: value for name, value in given.items() if name == "sigma" or name in parameters}
+    return np.asarray(noise.sample(shape, **given, rng=rng), np.float32)

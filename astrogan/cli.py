@@ -22,6 +22,9 @@ __all__ = ["main"]
 
 _QUANTITY = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([A-Za-z\"'].*)?")
 _WITH_HDU = re.compile(r"(.+)\[([^\]]+)\]")
+# As astrogan.api and astrogan.plugins.template have them; spelled out, so that --help need not import numpy.
+_ROLES = ("restorer", "degrader", "deblender", "translator", "noise")
+_LICENCES = ("BSD-3-Clause", "MIT", "none")
 
 
 def main(argv=None):
@@ -402,7 +405,7 @@ def _positions(path):
 
 @cli.command()
 @_image_options
-@click.option("-b", "--backend", default="psf-matching", show_default=True, help="See: astrogan backends.")
+@click.option("-b", "--backend", default="surveynet", show_default=True, help="See: astrogan backends.")
 @click.option("--target", required=True, help="A survey (sdss, cfhtls, kids, hsc, ...) or a FITS image to match.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Noise realisations.")
 def translate(images, output, overwrite, backend, target, samples, psf, seed, options, **reading):
@@ -427,6 +430,28 @@ def backends(role):
     from astrogan import list_backends
 
     _show_table(list_backends(role))
+
+
+@cli.group()
+def plugin():
+    """Backends of your own."""
+
+
+@plugin.command("new")
+@click.argument("name", metavar="NAME")
+@click.option("--role", type=click.Choice(_ROLES), default="restorer", show_default=True, help="What it is.")
+@click.option("--folder", type=click.Path(file_okay=False), default=".", show_default=True, help="Where to write it.")
+@click.option("--author", help="'A. Author' or 'A. Author <mail@example.org>'.")
+@click.option("--licence", type=click.Choice(_LICENCES), default="BSD-3-Clause", show_default=True)
+def plugin_new(name, role, folder, author, licence):
+    """Write the folder astrogan-NAME: a package whose backend NAME works, with its entry point and its test."""
+    import shlex
+
+    from astrogan.plugins.template import new_plugin
+
+    path = new_plugin(name, folder, role, author, None if licence == "none" else licence)
+    click.echo(str(path))
+    click.echo(f"next: python -m pip install -e {shlex.quote(str(path))}; astrogan backends --role {role}", err=True)
 
 
 @cli.command()
@@ -673,6 +698,7 @@ _BENCHES = {
     "restoration-linear": "astrogan.bench.restoration_linear",
     "richardson-lucy": "astrogan.bench.richardson_lucy",
     "training-size": "astrogan.bench.training_size",
+    "translation": "astrogan.bench.translation",
     "wiener": "astrogan.bench.wiener",
 }
 
@@ -712,6 +738,23 @@ def _plain(name, module):
 @cli.group(cls=_Benches)
 def bench():
     """Benchmarks: methods beside their peers and beside published numbers, in one run."""
+
+
+class _Fetches(click.Group):
+    """A command a survey; imported when it is asked for."""
+
+    def list_commands(self, ctx):
+        return ["galaxy-zoo", "legacy", "sdss"]
+
+    def get_command(self, ctx, name):
+        from astrogan.datasets._command import COMMANDS
+
+        return COMMANDS.get(name)
+
+
+@cli.group(cls=_Fetches)
+def fetch():
+    """Fetch survey images: SDSS cutouts, Galaxy Zoo's stamps, Legacy Surveys cutouts."""
 
 
 @cli.group(invoke_without_command=True)

@@ -52,6 +52,7 @@ def test_api_names():
         "Template",
         "TranslatorBackend",
         "hookimpl",
+        "sample_noise",
     }
     assert astrogan.api.API_VERSION == 1
 
@@ -122,6 +123,7 @@ ALLOWED = {
     "simulate": {"image", "api"},
     "operators": {"image", "plugins", "api", "metrics", "simulate"},
     "testing": {"api", "image"},
+    "datasets": {"image"},
     "bench": {"operators", "simulate", "metrics", "image", "plugins", "api", "backends", "nn", "weights", "train"},
     "train": {"nn", "simulate", "image", "api", "operators", "backends", "weights", "metrics"},
     "demo": {"_demo_figure", "operators", "simulate", "metrics", "image", "plugins", "api"},
@@ -130,6 +132,7 @@ ALLOWED = {
     "plot": {"image", "metrics"},
     "cli": {
         "bench",
+        "datasets",
         "train",
         "operators",
         "simulate",

@@ -18,6 +18,8 @@ _WITH_TORCH = (
     "wiener",
 )
 
+_REQUIRES = {"galsim_noise": ("galsim",)}
+
 
 def _spec(role, name, module, cls, summary, citation="", package=_CLASSIC):
     return BackendSpec(
@@ -26,7 +28,7 @@ def _spec(role, name, module, cls, summary, citation="", package=_CLASSIC):
         target=f"{package}.{module}:{cls}",
         summary=summary,
         citation=citation,
-        requires=("torch",) if module in _WITH_TORCH or package == _GAN else (),
+        requires=_REQUIRES.get(module, ("torch",) if module in _WITH_TORCH or package == _GAN else ()),
     )
 
 
@@ -191,6 +193,24 @@ def astrogan_backends():
         ),
         _spec(
             "translator",
+            "surveynet",
+            "surveynet",
+            "SurveyNetTranslator",
+            "the default: PSF matching, and a network where the target is sharper; any bands, grid and noise",
+            "Lin et al. 2021, arXiv:2101.07389 (the task); Chen et al. 2022, arXiv:2204.04676 (the blocks)",
+            package=_GAN,
+        ),
+        _spec(
+            "translator",
+            "lin2020",
+            "lin2020",
+            "Lin2020",
+            "Lin et al. as published, SDSS <-> CFHTLS stamps in u g r i z, with noise emulation",
+            "Lin et al. 2021, arXiv:2101.07389",
+            package=_GAN,
+        ),
+        _spec(
+            "translator",
             "psf-matching",
             "psf_matching",
             "PSFMatching",
@@ -203,6 +223,23 @@ def astrogan_backends():
             "correlated",
             "correlated_noise",
             "CorrelatedNoise",
-            "Gaussian noise with a given correlation",
+            "Gaussian noise with a correlation, given or learned from sky",
+        ),
+        _spec(
+            "noise",
+            "galsim",
+            "galsim_noise",
+            "GalSimNoise",
+            "correlated noise that turns and scales with the WCS; needs GalSim",
+            "Rowe et al. 2015, A&C 10, 121",
+        ),
+        _spec(
+            "noise",
+            "gan",
+            "gan_noise",
+            "GANNoise",
+            "a noise emulator trained against a discriminator, from a closed-form start",
+            "Lin et al. 2021, arXiv:2101.07389",
+            package=_GAN,
         ),
     ]

@@ -455,7 +455,8 @@ def _regridded(pair):
 
     mask = None if pair.sharp_valid.all() else ~pair.sharp_valid
     target = TargetSpec(pixel_scale=pair.scale, shape=pair.broad.shape)
-    out = Translator(target=target)(CCDData(pair.sharp, unit=UNIT, mask=mask), pixel_scale=pair.sharp_scale)
+    translate = Translator("psf-matching", target=target)
+    out = translate(CCDData(pair.sharp, unit=UNIT, mask=mask), pixel_scale=pair.sharp_scale)
     covered = np.ones(out.shape, bool) if out.mask is None else ~np.asarray(out.mask)
     return np.where(covered, out.data, 0).astype(np.float64), covered
 

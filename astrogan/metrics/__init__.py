@@ -36,6 +36,20 @@ _WHERE = {
         "intersection_over_union",
     ),
     "noise": ("noise_autocorrelation", "noise_std"),
+    "translation_noise": ("NoiseComparison", "NoiseStatistics", "compare_noise", "noise_statistics", "variance_slope"),
+    "translation": (
+        "Coverage",
+        "FourierComparison",
+        "chi2_coverage",
+        "compare_fourier_maps",
+        "energy_score",
+        "flux_distribution_error",
+        "magnitude_difference",
+        "radial_flux_fractions",
+        "radial_wasserstein",
+        "ring_weights",
+        "stacked_fourier_map",
+    ),
 }
 _LAZY = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -42,8 +42,8 @@ class Degrader(Operator):
         A Quantity in the image's unit is the standard deviation of white Gaussian noise to add. A number is a factor:
         so much is added that the noise, after blur and rebinning, is that many times what the image had. A noise
         backend (``"correlated"``, or an instance, such as a fitted
-        `~astrogan.backends.classic.correlated_noise.CorrelatedNoise`) draws the noise, of level ``noise_level``.
-        Either may have a value per band.
+        `~astrogan.backends.classic.correlated_noise.CorrelatedNoise`) draws the noise, of level ``noise_level``,
+        growing with the flux where it learned so and there is no ``gain``. Either may have a value per band.
     match : bool, optional
         See ``psf``. The image's own PSF is then needed: ``psf`` of the call, else the image's or its header's, else one
         built from its stars.
@@ -67,8 +67,8 @@ class Degrader(Operator):
     poisson : {'exact', 'gaussian'}, optional
         Exact photon noise, or normal deviates of the same variance (faster; good above about 20 electrons a pixel).
     noise_level : `~astropy.units.Quantity` or float, optional
-        With a noise backend: standard deviation, or factor. Default: the instance's own ``sigma``, in the image's
-        unit.
+        With a noise backend: standard deviation, or factor. Default: the instance's own, in the image's unit: its
+        ``sigma``, or, where it learned how that varies from image to image, drawn for all bands together.
     saturation : float or `~astropy.units.Quantity`, optional
         Largest flux of an output pixel; more is cut to it and masked. (``saturation`` of the call is the level from
         which *input* pixels are saturated.)
@@ -272,6 +272,8 @@ class Degrader(Operator):
         backend = self._backend_for(Frame.of(prepared))
         shape = _shape_after(observation.shape, backend)
         self._check_size(observation.shape)
+        if self._kind == "physical" and isinstance(self._name, str) and self._noise_backend is not None:
+            backend.noise_wcs = _wcs_after(prepared, backend, shape)
         estimate = self._run(backend, observation, rng=generator)
         self._check_estimate(estimate, shape)
         self._warn_no_uncertainty(prepared.had_uncertainty, estimate.variance)
@@ -566,7 +568,10 @@ class Degrader(Operator):
             return {}
         options = {}
         if _is_noise_backend(noise):
-            options["noise"] = self._noise_backend
+            # The observation's flux is the image's over frame.scale; the backend learned in the image's.
+            options |= {"noise": self._noise_backend, "noise_unit": frame.scale}
+            if level is None and hasattr(self._noise_backend, "draw_sigma"):
+                return options
             own = getattr(self._noise_backend, "sigma", None)
             if level is None and own is None:
                 raise InputError(f"noise={noise!r} has no sigma of its own; give noise_level=")
@@ -640,6 +645,15 @@ def _grid_after(prepared, backend, shape):
     if rebin == 1:
         return KEEP
     return rescale_wcs(prepared.wcs, 1 / rebin, prepared.observation.shape[1:], shape[1:])
+
+
+def _wcs_after(prepared, backend, shape):
+    """Celestial WCS of the result, or `None`."""
+    from astrogan.image.wcs import rescale_wcs
+
+    if prepared.celestial is None or backend.rebin == 1:
+        return prepared.celestial
+    return rescale_wcs(prepared.celestial, 1 / backend.rebin, prepared.observation.shape[1:], shape[1:])
 
 
 def _psf_after(observation, backend):

@@ -27,6 +27,7 @@ from astrogan.image.wcs import (
     rescale_wcs,
     wcs_from_header,
 )
+from astrogan.operators._target_noise import target_model
 from astrogan.operators.base import Operator, as_generator
 
 __all__ = ["TargetSpec", "Translator"]
@@ -53,8 +54,14 @@ class TargetSpec:
     noise : float, `~astropy.units.Quantity`, sequence or dict, optional
         Standard deviation of the background in a pixel of the target, for all bands, one per band, or by band; plain
         numbers are in the image's unit.
+    noise_model : noise backend, optional
+        What the noise looks like (``list_backends("noise")``), e.g. a fitted
+        `~astrogan.backends.classic.correlated_noise.CorrelatedNoise`; ``noise`` says how strong it is. A dict is looked
+        up by band. Default: white.
+    noise_slope : float, `~astropy.units.Quantity`, sequence or dict, optional
+        How the variance grows with the flux in a pixel (1 / gain, photon noise), in a unit of flux.
     name : str, optional
-        For provenance.
+        Of the survey; for provenance, and for methods that know pairs of surveys.
 
     Examples
     --------
@@ -70,11 +77,20 @@ class TargetSpec:
     psf: Any = None
     noise: Any = None
     name: str = ""
+    noise_model: Any = None
+    noise_slope: Any = None
 
     def __post_init__(self):
-        for name in ("psf", "noise"):
+        for name in ("psf", "noise", "noise_model", "noise_slope"):
             if isinstance(getattr(self, name), Mapping) and not getattr(self, name):
                 raise InputError(f"{name}={getattr(self, name)!r} names no band; give one a band, or None")
+        models = self.noise_model.values() if isinstance(self.noise_model, Mapping) else [self.noise_model]
+        for model in models:
+            if model is not None and not hasattr(model, "sample"):
+                raise InputError(f"noise_model={model!r} must have a method sample, e.g. CorrelatedNoise.fit(sky)")
+        for name in ("noise_model", "noise_slope"):
+            if self.noise is None and getattr(self, name) is not None:
+                raise InputError(f"{name}={getattr(self, name)!r} needs noise=, the background's standard deviation")
         if self.wcs is not None and self.pixel_scale is not None:
             raise InputError(f"pixel_scale={self.pixel_scale!r} must be None when wcs is given; the WCS has its own")
         if self.wcs is not None and celestial(self.wcs) is None:
@@ -148,7 +164,7 @@ class Translator(Operator):
     role = "translator"
     operation = "translate"
 
-    def __init__(self, backend="psf-matching", *, target, psf=None, bands=None, zero_point=None, **options):
+    def __init__(self, backend="surveynet", *, target, psf=None, bands=None, zero_point=None, **options):
         super().__init__(backend, **options)
         self.target = _spec_of(target)
         self.psf = psf
@@ -202,7 +218,9 @@ class Translator(Operator):
         if not prepared.had_uncertainty:
             prepared = prepared.replace(observation=_constant_is_noise_free(prepared.observation))
         self._check_size(prepared.observation.shape)
-        target, wcs = _target(self.target, prepared, self._band_names(prepared), self.zero_point)
+        names = self._band_names(prepared)
+        prepared = prepared.replace(observation=prepared.observation.replace(bands=names))
+        target, wcs = _target(self.target, prepared, names, self.zero_point)
         if prepared.psf is not None and prepared.psf.varies and target.psf is not None and self._uses("match"):
             warnings.warn(
                 "the image's PSF varies over the field; it is matched as it is at the centre", PSFWarning, stacklevel=2
@@ -214,6 +232,7 @@ class Translator(Operator):
     def _one(self, prepared, target, wcs, rng, seed):
         estimate = self._run(self.backend, prepared.observation, target, rng=rng)
         self._check_estimate(estimate, (len(prepared.observation.data), *target.shape))
+        self._warn_out_of_range(prepared.observation, dict(estimate.info or {}))
         had = prepared.had_uncertainty
         # A variance that was estimated here only served to find how much noise to add.
         variance = estimate.variance if had else None
@@ -326,16 +345,18 @@ def _spec_of_image(image):
 
 
 def _spec_of_survey(survey):
-    """Pixel scale, Moffat PSF and blank-sky noise of every filter of a survey."""
+    """Pixel scale, PSF, blank-sky noise and photon noise of every filter of a survey."""
     from astropy import units as u
 
-    from astrogan.image._psf_header import moffat_with_measured_fwhm
-
     filters = {band: survey[band] for band in survey.bands}
+    nanomaggy = u.Unit("nmgy")
+    models = {band: f.noise_model for band, f in filters.items() if f.noise_model is not None}
     return TargetSpec(
         pixel_scale=survey.pixel_scale,
-        psf={band: moffat_with_measured_fwhm(f.fwhm / survey.pixel_scale) for band, f in filters.items()},
-        noise={band: f.sigma * u.Unit("nmgy") for band, f in filters.items()},
+        psf={band: f.kernel() for band, f in filters.items()},
+        noise={band: f.sigma * nanomaggy for band, f in filters.items()},
+        noise_model=models if len(models) == len(filters) else None,
+        noise_slope={band: nanomaggy / f.electrons_per_nanomaggy for band, f in filters.items()},
         name=survey.name,
     )
 
@@ -366,7 +387,10 @@ def _target(spec, prepared, bands, zero_point):
         area_ratio=float(ratio),
         pixel_scale=scale,
         psf=_psf(spec.psf, bands, scale),
-        noise=_noise(spec, prepared, bands, zero_point, scale, ratio),
+        noise=_noise(spec.noise, "noise", spec, prepared, bands, zero_point, scale, ratio),
+        noise_slope=_noise(spec.noise_slope, "noise_slope", spec, prepared, bands, zero_point, scale, ratio),
+        noise_model=target_model(spec.noise_model, bands, _key_of),
+        name=spec.name,
         wcs_in=prepared.celestial,
         wcs_out=sky,
     )
@@ -434,23 +458,22 @@ def _psf(psf, bands, scale):
     return as_psf(psf, n_bands=len(bands), pixel_scale=scale).kernels
 
 
-def _noise(spec, prepared, bands, zero_point, scale, ratio):
-    """The target's noise in the observation's flux, (band,)."""
-    if spec.noise is None:
+def _noise(noise, what, spec, prepared, bands, zero_point, scale, ratio):
+    """The target's noise, or what else of it is a flux, in the observation's: (band,)."""
+    if noise is None:
         return None
-    noise = spec.noise
     if isinstance(noise, Mapping):
-        noise = [noise[_key_of(band, noise, "noise")] for band in bands]
+        noise = [noise[_key_of(band, noise, what)] for band in bands]
     elif np.ndim(noise) == 0:
         noise = [noise] * len(bands)
     if len(noise) != len(bands):
-        raise InputError(f"noise of the target has {len(noise)} values; the image has {len(bands)} bands")
+        raise InputError(f"{what} of the target has {len(noise)} values; the image has {len(bands)} bands")
     values = []
     for number, (value, band) in enumerate(zip(noise, bands, strict=True)):
         if hasattr(value, "unit"):
             value = _in_unit(value, prepared.unit, _of_band(zero_point, number, band), spec, scale)
         if not (isinstance(value, numbers.Real) and np.isfinite(value) and value >= 0):
-            raise InputError(f"noise={value!r} of the target must be a number, zero or positive")
+            raise InputError(f"{what}={value!r} of the target must be a number, zero or positive")
         values.append(float(value))
     values = np.array(values) / prepared.scale
     # A backend reckons in flux a pixel; for surface brightnesses its flux is per area of an input pixel.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from astrogan.api import BackendSpec, Estimate, Observation, Separation, Target
+from astrogan.api import BackendSpec, Estimate, Observation, Separation, Target, sample_noise
 from astrogan.exceptions import AstroganError, BackendError, ImageTooSmallError
 from astrogan.testing._deblending import assert_separation, difference, frames, overlapping_pair
 
@@ -180,7 +180,7 @@ class _Subject:
 
     def call(self, instance, observation, rng):
         if self.spec.role == "noise":
-            return instance.sample(observation.shape, sigma=2.0, rng=rng)
+            return sample_noise(instance, observation.shape, sigma=2.0, rng=rng)
         if self.spec.role == "translator":
             return instance(observation, _target(observation), rng=rng)
         if self.spec.role == "deblender":
@@ -271,6 +271,25 @@ def _output_form(subject):
         assert name == "flags" or np.isfinite(array).all(), f"{name} is not all finite"
     assert np.asarray(result.data).dtype.kind == "f", f"data has dtype {result.data.dtype}; it must be floating"
     assert result.variance is None or (np.asarray(result.variance) >= 0).all(), "variance is negative somewhere"
+
+
+@_check("noise")
+def _levels(subject):
+    """``sigma`` is a number, one a band, or a map; a signal adds variance where there is a slope."""
+    instance, shape = subject.make(), (2, 64, 64)
+    signal = np.full(shape, 3.0, np.float32)
+    forms = 2.0, np.array([1.0, 4.0]), np.linspace(1, 3, 64) * np.ones(shape)
+    for sigma, light in ((s, x) for s in forms for x in (None, signal)):
+        wanted = np.broadcast_to(sigma[:, None, None] if np.shape(sigma) == (2,) else sigma, shape) ** 2
+        slope = getattr(instance, "signal_slope", None)
+        if light is not None and slope is not None:
+            wanted = wanted + np.broadcast_to(slope, (2,))[:, None, None] * light
+        drawn = sample_noise(instance, shape, sigma=sigma, signal=light, rng=np.random.default_rng(0))
+        ratio = np.sqrt((drawn**2 / wanted).mean(axis=(1, 2)))
+        # Noise correlated over several pixels has few independent ones in 64 x 64.
+        assert (np.abs(ratio - 1) < 0.3).all(), (
+            f"the standard deviation is {ratio.round(2).tolist()} of what sigma and signal ask for"
+        )
 
 
 @_check("deblender")

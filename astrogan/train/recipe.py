@@ -15,8 +15,8 @@ from astrogan.exceptions import InputError
 
 __all__ = ["Recipe", "list_recipes", "parse_recipe", "read_recipe"]
 
-TASKS = ("restoration", "galaxygan2017", "deblending", "usaid2019", "branched-gan")
-_WITHOUT_DATA = ("deblending",)
+TASKS = ("restoration", "galaxygan2017", "deblending", "usaid2019", "branched-gan", "translation", "lin2020")
+_WITHOUT_DATA = ("deblending", "translation", "lin2020")  # they draw their own
 _POSITIVE = ("steps", "batch", "crop", "epoch_steps", "validate_every", "validation_images")
 _TABLES = ("network", "training", "degradation", "card")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -30,7 +30,7 @@ class Recipe:
     ----------
     name : str
         Also of the weights: lower-case letters, digits and hyphens.
-    task : {'restoration', 'galaxygan2017', 'deblending', 'usaid2019', 'branched-gan'}
+    task : {'restoration', 'galaxygan2017', 'deblending', 'usaid2019', 'branched-gan', 'translation', 'lin2020'}
         Which network, losses and treatment of the data.
     data : list of dict
         Sources, see `astrogan.train.sources.open_source`; a source's ``weight`` is its share of the images.

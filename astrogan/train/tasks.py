@@ -94,7 +94,7 @@ def _galaxygan2017():
     return Task("galaxygan2017", "restorer", module, _pairs, evaluation, _restored, stretch)
 
 
-def _own(module_name, prefix, network, backend, **about):
+def _own(module_name, prefix, network, backend, role="deblender", **about):
     """A task whose parts are all in one module of this package."""
     own = importlib.import_module(f"astrogan.train.{module_name}")
     where, _, name = network.partition(":")
@@ -106,7 +106,7 @@ def _own(module_name, prefix, network, backend, **about):
         with faults_of("degradation"):
             return getattr(own, f"{prefix}Stream")(source, recipe, part)
 
-    return Task(backend, "deblender", module, stream, own.evaluation, own.sheet, **about)
+    return Task(backend, role, module, stream, own.evaluation, own.sheet, **about)
 
 
 _PICTURE = {"stretch": "galaxygan2017", "clip": True}
@@ -120,6 +120,12 @@ _TASKS = {
         "branched", "Branched", "astrogan.nn.branched:BranchedGenerator", "branched-gan", stretch=_PICTURE
     ),
     "deblending": lambda: _own("deblending", "Deblending", "astrogan.nn.ratio_net:RatioUNet", "ratio-net", bands=None),
+    "translation": lambda: _own(
+        "surveynet", "SurveyNet", "astrogan.nn.surveynet:SurveyNet", "surveynet", "translator", bands=None
+    ),
+    "lin2020": lambda: _own(
+        "lin2020", "Lin2020", "astrogan.nn.lin2020:Lin2020Translator", "lin2020", "translator", bands=5
+    ),
 }
 
 

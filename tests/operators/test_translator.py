@@ -128,7 +128,7 @@ class TestGrid:
         for target in (grid, (grid, (60, 50)), header, TargetSpec(wcs=grid), ccd(wcs=grid, shape=(60, 50))):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PSFWarning)
-                out = Translator(target=target, noise=False, match=False)(image)
+                out = Translator("psf-matching", target=target, noise=False, match=False)(image)
             assert out.shape == (60, 50)
             assert wcs_equal(out.wcs, grid, (60, 50), 1e-6)
 
@@ -314,7 +314,7 @@ class TestSurvey:
             Translator(target="cfhtls", psf=4.0)(cube, pixel_scale=0.4)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PSFWarning)
-            out = Translator(target="cfhtls", psf=4.0, bands=("g", "r", "i"))(cube, pixel_scale=0.4)
+            out = Translator("psf-matching", target="cfhtls", psf=4.0, bands=("g", "r", "i"))(cube, pixel_scale=0.4)
         assert out.shape[0] == 3
         named = {band: ccd(shape=(100, 100)) for band in ("G", "SDSS r")}
         with warnings.catch_warnings():
@@ -329,7 +329,7 @@ class TestSurvey:
     def test_sharper_survey_warns_and_resamples(self):
         image = ccd(spots((60, 60), [(29.5, 29.5)], fwhm=3.3), wcs=tan(SDSS, shape=(60, 60)), meta={"FILTER": "r"})
         with pytest.warns(PSFWarning, match="no convolution sharpens"):
-            out = Translator(target="cfhtls", psf=gaussian_psf(3.3), noise=False)(image)
+            out = Translator("psf-matching", target="cfhtls", psf=gaussian_psf(3.3), noise=False)(image)
         assert out.data.sum() == pytest.approx(100, rel=2e-3)
         assert out.psf is None
         assert "unmatched=r" in out.meta["AGINFO"]
@@ -444,7 +444,7 @@ class TestForms:
         np.testing.assert_array_equal(results[0], results[2])
 
     def test_provenance(self):
-        out = Translator(target=TargetSpec(pixel_scale=SDSS, name="coarse"), resampling="bilinear")(
+        out = Translator("psf-matching", target=TargetSpec(pixel_scale=SDSS, name="coarse"), resampling="bilinear")(
             ccd(wcs=tan()), rng=7
         )
         assert out.meta["AGOP"] == "translate"

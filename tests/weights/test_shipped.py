@@ -151,3 +151,35 @@ def test_the_papers_networks_beat_what_they_are_given():
     rows = {row["method"]: row for row in read_card("usaid2019-stable")["metrics"]}
     assert rows["encoder"]["psnr_hidden"] > rows["segmented"]["psnr_hidden"] + 5
     assert rows["encoder"]["psnr_hidden"] > rows["mean fill"]["psnr_hidden"] + 5
+
+
+def test_every_learned_translator_has_weights():
+    assert {read_card(name)["backend"] for name in list_weights(role="translator")} == {"surveynet", "lin2020"}
+
+
+def test_the_translation_network_is_better_than_one_estimate_and_knows_its_errors():
+    card = read_card("surveynet-sdss-cfhtls")
+    for row in card["metrics"]:
+        for direction in ("sdss-cfhtls", "cfhtls-sdss"):
+            assert row[f"network_error_{direction}"] < 0.7 * row[f"classic_error_{direction}"]
+            assert row[f"network_flux_{direction}"] < row[f"classic_flux_{direction}"]
+    assert 0.60 < card["calibration"]["coverage68"] < 0.76
+    assert 0.60 < card["calibration"]["coverage68_back"] < 0.76
+
+
+def test_its_figure_is_reproduced_on_a_few_galaxies():
+    pytest.importorskip("lightning")
+    pytest.importorskip("surveycodex")
+    from astrogan.nn.surveynet import SurveyNet
+    from astrogan.train.recipe import parse_recipe
+    from astrogan.train.surveynet import small_row
+
+    weights = load_weights("surveynet-sdss-cfhtls")
+    network = SurveyNet(**weights.card["architecture"])
+    network.load_state_dict(weights.tensors)
+    measured = small_row(network.eval(), parse_recipe(weights.card["recipe"]))
+    published = weights.card["metrics"][1]
+    assert measured["pairs"] == published["pairs"]
+    for name, value in published.items():
+        if name.startswith(("network", "classic")):
+            assert measured[name] == pytest.approx(value, rel=0.1), name

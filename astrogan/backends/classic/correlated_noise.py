@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from astrogan.backends.classic._random import standard_normal
-from astrogan.backends.classic.white_noise import checked_shape, checked_sigma, spread_sigma
+from astrogan.backends.classic._amplitudes import Amplitudes
+from astrogan.backends.classic._noise_fit import (
+    kernel_of_spectrum,
+    latent_correlation,
+    measure,
+    sampling_covariance,
+    spectrum_of_autocorrelation,
+)
+from astrogan.backends.classic.white_noise import NoiseLevels, checked_shape
 from astrogan.exceptions import InputError
 
 __all__ = ["CorrelatedNoise"]
@@ -14,7 +21,7 @@ _STACK = ((0.05, 0.2, 0.05), (0.2, 1.0, 0.2), (0.05, 0.2, 0.05))
 """Neighbours correlated by 0.39 and 0.14 (diagonally): about what bilinear or Lanczos resampling leaves in a stack."""
 
 
-class CorrelatedNoise:
+class CorrelatedNoise(NoiseLevels):
     """Gaussian noise made by convolving white noise with a small kernel.
 
     Any stationary Gaussian noise is its power spectrum, and white noise convolved with a kernel has the squared
@@ -31,6 +38,12 @@ class CorrelatedNoise:
         Negative parts of its power spectrum are set to zero, which changes a correlation that cannot be.
     sigma : float or array_like, optional
         Standard deviation where `sample` is given none: one number, or one per band.
+    signal_slope : float or array_like, optional
+        Growth of the variance with the signal (1 / gain for photon noise): one number, or one per band.
+    band_correlation : array_like, optional
+        (band, band): correlation of the white planes of two bands, before they are filtered. Default: none.
+    amplitudes : object, optional
+        Law of the standard deviation from image to image, as `fit` learns it.
 
     Attributes
     ----------
@@ -44,6 +57,11 @@ class CorrelatedNoise:
     InputError
         If a kernel or autocorrelation has a wrong shape or is all zero, or both are given.
 
+    Notes
+    -----
+    The noise emulator of Lin et al. (2021, arXiv:2101.07389) is of this form, with a symmetric 7 x 7 kernel and an
+    amplitude for each band and image; they learn it by contest, here it is measured.
+
     Examples
     --------
     >>> import numpy as np
@@ -53,21 +71,31 @@ class CorrelatedNoise:
     [0.667, 1.0, 0.667]
     """
 
-    def __init__(self, kernel=None, *, autocorrelation=None, sigma=1.0):
+    def __init__(
+        self,
+        kernel=None,
+        *,
+        autocorrelation=None,
+        sigma=1.0,
+        signal_slope=None,
+        band_correlation=None,
+        amplitudes=None,
+    ):
         if kernel is not None and autocorrelation is not None:
             raise InputError("autocorrelation must be None when kernel is given: each determines the other")
         if autocorrelation is not None:
             acf = _checked_kernel(autocorrelation, "autocorrelation")
-            kernel = _kernel_of_spectrum(_spectrum_of_autocorrelation(acf), acf.shape[-1])
+            kernel = kernel_of_spectrum(spectrum_of_autocorrelation(acf), acf.shape[-1])
         self.kernel = _normalised(_checked_kernel(_STACK if kernel is None else kernel, "kernel"))
-        self.sigma = checked_sigma(sigma)
+        super().__init__(sigma, signal_slope=signal_slope, band_correlation=band_correlation, amplitudes=amplitudes)
 
     @classmethod
-    def fit(cls, images, mask=None, *, size=7):
-        """Learn kernel and sigma from images of empty sky.
+    def fit(cls, images, mask=None, *, signal=None, size=7, law="auto"):
+        """Learn kernel, levels, slope and correlation between bands from images.
 
         The kernel is the transform of the square root of the mean power spectrum, cut to ``size``: the shortest
-        symmetric filter that makes noise of that spectrum from white noise.
+        symmetric filter that makes noise of that spectrum from white noise. From two images on, the standard
+        deviation of each is taken as drawn from a law that the bands share (see ``law``), and drawn anew by `sample`.
 
         Parameters
         ----------
@@ -76,8 +104,14 @@ class CorrelatedNoise:
         mask : array_like of bool, optional
             True where a pixel is not sky (sources, defects); same shape as ``images``. Masked pixels are left out
             of the mean products of neighbours that the spectrum is made of.
+        signal : array_like, optional
+            The same images without noise, where they are known (a simulation) or modelled; same shape. They are
+            taken off, and the growth of the variance with them is ``signal_slope``.
         size : int
             Odd edge of the kernel in pixels.
+        law : {'auto', 'log-normal', 'empirical'}
+            Of the standard deviation from image to image. 'auto': log-normal, unless a test at the 1 % level finds
+            that it is not. Either way the bands are correlated as they were.
 
         Returns
         -------
@@ -89,24 +123,19 @@ class CorrelatedNoise:
         InputError
             If shapes do not agree, images are smaller than 2 ``size`` pixels, or too few pixels are unmasked.
         """
-        images = np.asarray(images, dtype=np.float64)
-        if images.ndim not in (2, 3, 4) or min(images.shape[-2:]) < 2 * size:
-            raise InputError(
-                f"images has shape {images.shape}; it must be (y, x), (n, y, x) or (n, band, y, x) with at least "
-                f"{2 * size} pixels along y and x"
-            )
         if not isinstance(size, int | np.integer) or size < 1 or size % 2 == 0:
             raise InputError(f"size={size!r} must be an odd number of pixels, e.g. 7")
-        bad = np.zeros(images.shape, bool) if mask is None else np.asarray(mask, bool)
-        if bad.shape != images.shape:
-            raise InputError(f"mask has shape {bad.shape}; it must be that of images, {images.shape}")
-        bad = bad | ~np.isfinite(images)
-        stacks = _per_band(images, bad)
-        fits = [_fit_band(planes, weights, size) for planes, weights in stacks]
-        kernels, sigmas = np.stack([k for k, _ in fits]), np.array([s for _, s in fits])
-        return cls(kernels, sigma=sigmas) if images.ndim == 4 else cls(kernels[0], sigma=sigmas[0])
+        measured = measure(images, mask, signal, size)
+        kernels = _normalised(kernel_of_spectrum(spectrum_of_autocorrelation(measured.autocorrelation), size))
+        return cls(
+            kernels if measured.by_band else kernels[0],
+            sigma=measured.sigma,
+            signal_slope=measured.slope if measured.by_band or measured.slope is None else measured.slope[0],
+            band_correlation=latent_correlation(measured.cross, kernels) if measured.by_band else None,
+            amplitudes=Amplitudes.fit(measured.stds, sampling_covariance(measured, kernels), law),
+        )
 
-    def sample(self, shape, *, sigma=None, rng):
+    def sample(self, shape, *, sigma=None, signal=None, wcs=None, rng):
         """A noise field.
 
         Parameters
@@ -114,7 +143,12 @@ class CorrelatedNoise:
         shape : tuple of int
             (band, y, x).
         sigma : float or array_like, optional
-            Standard deviation: a number, (band,) or (band, y, x). Default: the instance's.
+            Standard deviation on blank sky: a number, (band,) or (band, y, x). Default: the instance's, drawn where
+            it varies from image to image.
+        signal : array_like, optional
+            Noise-free flux, (band, y, x); counts where there is a ``signal_slope``.
+        wcs : optional
+            Not used: the kernel is in pixels. The backend ``galsim`` uses it.
         rng : `numpy.random.Generator`
 
         Returns
@@ -126,9 +160,9 @@ class CorrelatedNoise:
         if self.kernel.ndim == 3 and len(self.kernel) not in (1, shape[0]):
             raise InputError(f"kernel has {len(self.kernel)} bands, shape={shape} asks for {shape[0]}")
         margin = self.kernel.shape[-1] - 1
-        white = standard_normal((shape[0], shape[1] + margin, shape[2] + margin), rng)
+        white = self.white((shape[0], shape[1] + margin, shape[2] + margin), rng)
         field = _filtered(white, self.kernel, shape)
-        field *= spread_sigma(self.sigma if sigma is None else sigma, shape)
+        field *= self.levels(shape, sigma, signal, rng)
         return field
 
     def autocorrelation(self, reach=None):
@@ -168,71 +202,6 @@ def _checked_kernel(kernel, name):
 
 def _normalised(kernel):
     return kernel / np.sqrt((kernel**2).sum(axis=(-2, -1), keepdims=True))
-
-
-def _spectrum_of_autocorrelation(acf):
-    """Power spectrum on a grid fine enough for the kernel, negative parts set to zero."""
-    n = 4 * acf.shape[-1] + 1
-    half = acf.shape[-1] // 2
-    padded = np.zeros((*acf.shape[:-2], n, n))
-    padded[..., : acf.shape[-1], : acf.shape[-1]] = acf
-    spectrum = np.fft.fft2(np.roll(padded, (-half, -half), (-2, -1))).real
-    return np.maximum(spectrum, 0)
-
-
-def _kernel_of_spectrum(spectrum, size):
-    """The zero-phase filter whose squared transform is the spectrum, cut to size."""
-    filters = np.fft.fftshift(np.fft.ifft2(np.sqrt(spectrum)).real, axes=(-2, -1))
-    middle, half = spectrum.shape[-1] // 2, size // 2
-    return filters[..., middle - half : middle + half + 1, middle - half : middle + half + 1]
-
-
-def _per_band(images, bad):
-    """For each band, planes (n, y, x) and where they are good; a mean is taken off each plane."""
-    if images.ndim == 2:
-        images, bad = images[np.newaxis], bad[np.newaxis]
-    if images.ndim == 3:
-        images, bad = images[:, np.newaxis], bad[:, np.newaxis]
-    good = ~bad
-    count = np.maximum(good.sum(axis=(-2, -1), keepdims=True), 1)
-    mean = np.where(good, images, 0).sum(axis=(-2, -1), keepdims=True) / count
-    planes = np.where(good, images - mean, 0)
-    return [(planes[:, band], good[:, band]) for band in range(planes.shape[1])]
-
-
-def _fit_band(planes, good, size):
-    """Kernel and sigma from the mean product of pixels at each lag, over pairs of which both are good."""
-    from scipy import fft
-
-    # Lags of twice the kernel, so that the spectrum is smooth and yet not cut short.
-    reach = min(2 * size, (min(planes.shape[-2:]) - 1) // 2)
-    shape = [fft.next_fast_len(n + reach, real=True) for n in planes.shape[-2:]]
-    products = _lagged(planes, shape, reach)
-    pairs = _lagged(good.astype(np.float64), shape, reach)
-    if pairs.min() < 100:
-        raise InputError(
-            f"mask leaves {int(good.sum())} pixels in a band, too few to measure correlations; give more images"
-        )
-    covariance = products / pairs
-    variance = covariance[reach, reach]
-    if not variance > 0:
-        raise InputError("images are constant in a band: there is no noise to learn")
-    # Far lags hold nothing but their own error; a taper keeps it out of the spectrum.
-    distance = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) / (reach + 1)
-    taper = np.where(distance < 1, 0.5 * (1 + np.cos(np.pi * np.minimum(distance, 1))), 0.0)
-    spectrum = _spectrum_of_autocorrelation(covariance * np.sqrt(taper))
-    return _kernel_of_spectrum(spectrum, size), np.sqrt(variance)
-
-
-def _lagged(planes, shape, reach):
-    """Sums over pixel pairs at lags up to ``reach``, (2 reach + 1, 2 reach + 1), over all planes."""
-    from scipy import fft
-
-    total = np.zeros((2 * reach + 1, 2 * reach + 1))
-    for plane in planes:
-        sums = fft.irfft2(np.abs(fft.rfft2(plane, shape)) ** 2, shape)
-        total += np.roll(sums, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
-    return total
 
 
 def _filtered(white, kernel, shape):

@@ -6,7 +6,7 @@ import numbers
 
 import numpy as np
 
-from astrogan.api import Estimate
+from astrogan.api import Estimate, sample_noise
 from astrogan.backends.classic._forward import Forward, Scratch, rebinned_shape
 from astrogan.backends.classic._random import poisson, quick_generator, standard_normal
 from astrogan.exceptions import ImageTooSmallError, InputError, PSFError
@@ -52,7 +52,13 @@ class PhysicalDegrader:
         Instead of ``sigma``: what is missing, after blur and rebinning, to ``noise_factor`` times the noise that the
         image had before. Needs the observation's variance.
     noise : `~astrogan.api.NoiseBackend`, optional
-        Draws the noise of step 4. Default: white.
+        Draws the noise of step 4. Default: white. Without ``sigma`` and ``noise_factor`` its level is the backend's
+        own, drawn anew for each stamp, if it has a method ``draw_sigma``. Where it has a ``signal_slope``, the noise
+        grows with the flux so; with ``gain`` it does not, for that is the same photon noise.
+    noise_unit : float, optional
+        The unit of the image's flux in that of the images on which ``noise`` learned its level and slope.
+    noise_wcs : `~astropy.wcs.WCS`, optional
+        Of the output's pixels, for a backend that uses it.
     shared_band_noise : bool, optional
         One plane of noise for all bands. That is wrong for real instruments, and gives a network with several bands
         the answer away; it exists to reproduce work that did it.
@@ -106,6 +112,8 @@ class PhysicalDegrader:
         sigma=None,
         noise_factor=None,
         noise=None,
+        noise_unit=1.0,
+        noise_wcs=None,
         shared_band_noise=False,
         saturation=None,
         mask_threshold=0.01,
@@ -128,6 +136,8 @@ class PhysicalDegrader:
         if noise is not None and not hasattr(noise, "sample"):
             raise InputError(f"noise={noise!r} must have a method sample(shape, *, sigma, rng); e.g. WhiteNoise()")
         self.noise = noise
+        self.noise_unit = float(_checked("noise_unit", noise_unit, positive=True))
+        self.noise_wcs = noise_wcs
         self.shared_band_noise = bool(shared_band_noise)
         if self.gain is None and (np.any(self.sky > 0) or np.any(self.read_noise > 0)):
             raise InputError("gain must be given with sky or read_noise: they are in electrons")
@@ -276,7 +286,7 @@ class PhysicalDegrader:
         variance = (np.zeros_like(image) if carried is None else carried.copy()) if known else None
         if self.gain is not None:
             self._expose(image, variance, rng, scratch)
-        added = self._gaussian_variance(image.shape, own, carried, forward)
+        added = self._gaussian_variance(image, own, carried, forward, rng)
         if added is not None:
             self._add_noise(image, added, rng, scratch)
             if known:
@@ -314,14 +324,23 @@ class PhysicalDegrader:
             plane *= read / gain
             image += plane
 
-    def _gaussian_variance(self, shape, own, carried, forward):
+    def _gaussian_variance(self, image, own, carried, forward, rng):
         """Variance of the noise of step 4, broadcasting to the image; `None` for no such noise."""
+        n_bands = image.shape[1]
         if self.sigma is not None:
-            return _per_band(self.sigma, shape[1]) ** 2
-        if self.noise_factor is None:
+            variance = _per_band(self.sigma, n_bands) ** 2
+        elif self.noise_factor is not None:
+            before = Forward(None, forward.shape, self.rebin).variance(own)
+            variance = np.maximum(_per_band(self.noise_factor, n_bands) ** 2 * before - carried, 0)
+        elif hasattr(self.noise, "draw_sigma"):
+            drawn = np.stack([self.noise.draw_sigma(n_bands, rng) for _ in image]) / self.noise_unit
+            variance = drawn.astype(np.float32)[:, :, np.newaxis, np.newaxis] ** 2
+        else:
             return None
-        before = Forward(None, forward.shape, self.rebin).variance(own)
-        return np.maximum(_per_band(self.noise_factor, shape[1]) ** 2 * before - carried, 0)
+        slope = getattr(self.noise, "signal_slope", None)
+        if slope is None or self.gain is not None:
+            return variance
+        return variance + _per_band(np.asarray(slope) / self.noise_unit, n_bands) * np.maximum(image, 0)
 
     def _add_noise(self, image, variance, rng, scratch):
         sigma = np.sqrt(variance)
@@ -330,7 +349,7 @@ class PhysicalDegrader:
             return
         shape = (1 if self.shared_band_noise else image.shape[1], *image.shape[2:])
         for stamp, level in zip(image, np.broadcast_to(sigma, image.shape), strict=True):
-            stamp += np.asarray(self.noise.sample(shape, sigma=1.0, rng=rng), np.float32) * level
+            stamp += sample_noise(self.noise, shape, sigma=1.0, wcs=self.noise_wcs, rng=rng) * level
 
     def _plane(self, shape, rng, scratch):
         """Unit white noise, the same for all bands where it is shared."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from astrogan.api import Estimate
 from astrogan.backends.classic._resampling import METHODS, Taps, grid_of, resample
+from astrogan.backends.classic._target_noise import add_target_noise
 from astrogan.exceptions import InputError, PSFError, PSFWarning
 
 __all__ = ["PSFMatching"]
@@ -18,7 +19,7 @@ class PSFMatching:
 
     1. A kernel K with PSF (*) K = target's PSF is made on the input's grid and the image convolved with it.
     2. The result is resampled through the target's mapping, and multiplied by the area of the output pixels.
-    3. White noise is added where the result is less noisy than the target.
+    3. Noise is added where the result is less noisy than the target.
 
     Parameters
     ----------
@@ -66,9 +67,11 @@ class PSFMatching:
     covariance, which the kernel and the interpolation bring, is not kept, so that errors summed over apertures from
     it are too small. For ``"exact"`` and ``"adaptive"`` the pixels' shape at the field's centre is used everywhere.
 
-    The image's background noise is taken as the median of the propagated variance; white noise of the difference to
-    the target's variance is added. A band that is noisier already gets none, and is named in ``info`` as ``noisier``.
-    An image without variance is taken to be free of noise. Photon noise of the sources is not drawn anew.
+    The image's background noise is taken as the median of the propagated variance; noise of the difference to the
+    target's variance is added, of the target's own kind where it has a noise model, else white. A band that is noisier
+    already gets none, and is named in ``info`` as ``noisier``. An image without variance is taken to be free of noise.
+    Where the target says how its variance grows with the flux (surveys do), the photon noise of the sources is added,
+    too, as far as the image's variance does not hold as much.
 
     References
     ----------
@@ -131,7 +134,7 @@ class PSFMatching:
         data = np.zeros(shape)
         variance = None if observation.variance is None else np.zeros(shape)
         flags = np.zeros(shape, bool)
-        info, unmatched, noisier = {}, [], []
+        info, unmatched = {}, []
         for i, name in enumerate(observation.bands):
             kernel = self._kernel(observation, target, i, unmatched, grid.jacobian)
             method = self._method(kernel, grid)
@@ -145,17 +148,16 @@ class PSFMatching:
                 band = np.where(observation.valid[i], observation.variance[i], good)
                 variance[i] = _variance(band, kernel, grid, taps)
             flags[i] = ~grid.covered | self._tainted(observation.valid[i], kernel, grid, method, taps)
-            if self.noise and target.noise is not None:
-                added = _missing_noise(variance, i, flags[i], float(target.noise[i]))
-                if added is None:
-                    noisier.append(name)
-                else:
-                    data[i] += np.where(grid.area > 0, rng.normal(0.0, added, target.shape), 0.0)
-                    info[f"noise_{name}"] = added
-                    if variance is not None:
-                        variance[i] += added**2
         info |= {"unmatched": ",".join(unmatched)} if unmatched else {}
-        info |= {"noisier": ",".join(noisier)} if noisier else {}
+        if self.noise and target.noise is not None:
+            present = np.zeros(len(data)) if variance is None else _background(variance, flags)
+            excess = 0.0 if variance is None else variance - present[:, None, None]
+            added, noted = add_target_noise(
+                data, target, present, where=grid.area > 0, rng=rng, bands=observation.bands, excess=excess
+            )
+            info |= noted
+            if variance is not None:
+                variance += added
         return Estimate(
             data=data.astype(np.float32),
             variance=None if variance is None else variance.astype(np.float32),
@@ -267,12 +269,7 @@ def _variance(variance, kernel, grid, taps):
     return out * grid.area**2
 
 
-def _missing_noise(variance, band, flags, wanted):
-    """Standard deviation of the noise to add, or `None` where the band is noisier than wanted."""
-    present = 0.0
-    if variance is not None:
-        good = variance[band][~flags]
-        present = float(np.median(good if good.size else variance[band]))
-    if present > wanted**2:
-        return None
-    return float(np.sqrt(wanted**2 - present))
+def _background(variance, flags):
+    """The median variance of each band's good pixels, or of all where none is good."""
+    pairs = zip(variance, flags, strict=True)
+    return np.array([float(np.median(v[~f] if not f.all() else v)) for v, f in pairs])

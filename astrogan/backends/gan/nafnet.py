@@ -253,10 +253,12 @@ class NAFNet:
         if not fitting:
             raise InputError("weights='auto' finds none for this backend; train some (astrogan train) and name them")
 
-        # Of those that were trained on such images, the one that sees most bands at once knows most.
+        # Of those that were trained on such images, the one that sees most bands at once knows most, and of several
+        # for as many bands the one that their cards say is best.
         def order(card):
             distance = _largest_distance(_measured(observation, card))
-            return round(max(0.0, distance - _NEAR), 2), -card["bands"], card["name"]
+            best = max((row.get("psnr", 0.0) for row in card["metrics"]), default=0.0)
+            return round(max(0.0, distance - _NEAR), 2), -card["bands"], -best, card["name"]
 
         return min(fitting, key=order)["name"]
 

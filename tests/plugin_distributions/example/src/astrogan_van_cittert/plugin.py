@@ -9,6 +9,7 @@ VAN_CITTERT = BackendSpec(
     requires=("scipy",),
     summary="Van Cittert iteration: add back what the PSF took away",
     citation="van Cittert 1931, Z. Phys. 69, 298",
+    api=1,
 )
 
 

@@ -1,13 +1,15 @@
 """Imaging surveys in numbers: pixel scale, seeing, zero point, sky, exposure and read noise, a filter at a time.
 
 Numbers come from surveycodex (each with its reference there) where it has them; KiDS and DECaLS, which it does not
-have, are here with their references, and so is the read noise of all.
+have, are here with their references, and so is the read noise of all. `Survey.from_fits` measures those of a survey
+of one's own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,19 @@ class Filter:
         Electrons per pixel (standard deviation), all exposures together.
     gain : float
         Electrons per count of the detector.
+    psf : optional
+        The PSF on the survey's pixels, in any form that `~astrogan.image.psf.as_psf` takes for one band; it takes
+        precedence over ``fwhm``, which stays as its number. Default: a Moffat profile of that FWHM. It has no part in
+        whether two filters are equal, nor has ``noise_model``.
+    noise_sigma : float, optional
+        Noise of blank sky per pixel in nanomaggies, as measured. Default: what sky and read noise give.
+    noise_model : `~astrogan.api.NoiseBackend`, optional
+        What blank sky looks like, in nanomaggies. Default: nothing is known but its standard deviation.
+
+    Raises
+    ------
+    InputError
+        If ``noise_sigma`` is not a positive number.
     """
 
     name: str
@@ -50,6 +65,16 @@ class Filter:
     pixel_scale: float
     read_noise: float = 0.0
     gain: float = 1.0
+    psf: Any = field(default=None, compare=False, repr=False)
+    noise_sigma: float | None = None
+    noise_model: Any = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self):
+        if self.noise_sigma is not None and not (np.isfinite(self.noise_sigma) and self.noise_sigma > 0):
+            raise InputError(
+                f"noise_sigma={self.noise_sigma!r} of band {self.name!r} must be a positive number of nanomaggies, or "
+                "None to have it from sky and read noise"
+            )
 
     @property
     def electrons_per_nanomaggy(self) -> float:
@@ -64,13 +89,31 @@ class Filter:
 
     @property
     def sigma(self) -> float:
-        """Noise of blank sky per pixel (standard deviation) in nanomaggies."""
+        """Noise of blank sky per pixel (standard deviation) in nanomaggies: ``noise_sigma`` where there is one."""
+        if self.noise_sigma is not None:
+            return float(self.noise_sigma)
         return float(np.sqrt(self.sky_electrons + self.read_noise**2)) / self.electrons_per_nanomaggy
 
     def depth(self, radius: float = 1.0, n_sigma: float = 5.0) -> float:
         """AB magnitude at ``n_sigma`` in an aperture of ``radius`` arcsec, for noise that is white."""
         pixels = np.pi * (radius / self.pixel_scale) ** 2
         return float(_NANOMAGGY - 2.5 * np.log10(n_sigma * self.sigma * np.sqrt(pixels)))
+
+    def kernel(self) -> np.ndarray:
+        """The PSF on the survey's pixels, their response included: (k, k), k odd, summing to one.
+
+        Returns
+        -------
+        `numpy.ndarray`
+            ``psf`` where there is one, else a Moffat profile (beta 3) of ``fwhm``.
+        """
+        if self.psf is None:
+            from astrogan.image._psf_header import moffat_with_measured_fwhm
+
+            return moffat_with_measured_fwhm(self.fwhm / self.pixel_scale)
+        from astrogan.image.psf import as_psf
+
+        return as_psf(self.psf, pixel_scale=self.pixel_scale).kernels[0]
 
 
 @dataclass(frozen=True)
@@ -126,12 +169,123 @@ class Survey:
         return found[0]
 
     def scaled(self, *, exposure: float = 1.0, fwhm: float = 1.0) -> Survey:
-        """The survey with exposure times and seeing multiplied by factors: a shallower field, a worse night."""
+        """The survey with exposure times and seeing multiplied by factors: a shallower field, a worse night.
+
+        A noise that was measured goes with the square root of the exposure, as the sky's does. A PSF that was measured
+        gives way, where the seeing changes, to a Moffat profile of its FWHM times the factor.
+        """
         for name, value in (("exposure", exposure), ("fwhm", fwhm)):
             if not (np.isfinite(value) and value > 0):
                 raise InputError(f"{name}={value!r} must be a positive factor")
-        filters = (replace(f, exposure_time=f.exposure_time * exposure, fwhm=f.fwhm * fwhm) for f in self.filters)
-        return replace(self, filters=tuple(filters))
+        return replace(self, filters=tuple(_scaled(f, exposure, fwhm) for f in self.filters))
+
+    @classmethod
+    def from_fits(
+        cls,
+        name,
+        images,
+        *,
+        psf=None,
+        zero_point=None,
+        noise=None,
+        pixel_scale=None,
+        noise_model=None,
+        gain=None,
+        sky_brightness=None,
+        unit=None,
+        description="",
+    ) -> Survey:
+        """A survey by example: what is not given is measured on an image a band.
+
+        Parameters
+        ----------
+        name : str
+        images : dict
+            {band: image}, in order of wavelength; an image is a path, ``(path, hdu)``, or 2-D
+            `~astropy.nddata.NDData`. Some 200 x 200 pixels with blank sky and a few stars are enough.
+        psf : optional
+            In any form that `~astrogan.image.psf.as_psf` takes, or a dict of those by band. Default: the image's own,
+            its header's, or one built from its stars.
+        zero_point : float or dict, optional
+            AB magnitude of one unit of the image. Default: what the unit says (nanomaggies, Jansky and their
+            multiples), else the header (MAGZERO, ZEROPNT, PHOTZP, FLUXMAG0, PHOTFLAM and their like).
+        noise : float, `~astropy.units.Quantity` or dict, optional
+            Standard deviation of blank sky in a pixel, plain numbers in the image's unit. Default: measured.
+        pixel_scale : float or `~astropy.units.Quantity`, optional
+            Arcsec per pixel. Default: of the image's WCS.
+        noise_model : class or noise backend, optional
+            A class with ``fit(images, mask=...)``, e.g.
+            `~astrogan.backends.classic.correlated_noise.CorrelatedNoise`, is fitted to the sky of each band, in
+            nanomaggies; an instance is kept as it is. Default: none.
+        gain : float or dict, optional
+            Electrons of one unit of the image, for the photon noise of sources. Default: the header's GAIN, where it
+            is possible (below).
+        sky_brightness : float or dict, optional
+            AB mag per square arcsec, used where there is no gain. Default: a dark sky (u 22, g 22, r 21, i 20.2, z 19,
+            others 21).
+        unit : str or `~astropy.units.Unit`, optional
+            Of files that do not name theirs.
+        description : str, optional
+
+        Returns
+        -------
+        `Survey`
+            Each filter with its ``psf`` (a kernel) and ``noise_sigma``, and with its ``noise_model`` if one was asked
+            for.
+
+        Raises
+        ------
+        InputError
+            If ``images`` is empty, an argument by band names a band that is not there, the pixel scale is unknown or
+            differs between bands, or too little sky is left to measure.
+        UnitError
+            If the zero point is unknown.
+        PSFError
+            If there is no PSF and too few stars to build one.
+
+        Notes
+        -----
+        The noise is the clipped scatter of what is left of the image without its background and without its sources,
+        for a single pixel; that of resampled images is correlated, and only a ``noise_model`` knows it.
+
+        Sources have photon noise besides. It needs the number of electrons, which few headers tell truly: GAIN is
+        believed where the noise of the sky, were it all photons, means a sky between 16 and 24.5 mag per square
+        arcsec. Otherwise the electrons are those with which a sky of ``sky_brightness`` makes the noise that there is.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from astropy.nddata import CCDData
+        >>> from astrogan.simulate.surveys import Survey
+        >>> sky = CCDData(np.random.default_rng(1).normal(0, 5.0, (128, 128)), unit="adu")
+        >>> survey = Survey.from_fits("mine", {"r": sky}, psf=3.0, zero_point=27.5, pixel_scale=0.25)
+        >>> round(survey["r"].fwhm, 2), round(survey["r"].sigma, 2)  # one count is a hundredth of a nanomaggy
+        (0.77, 0.05)
+        """
+        from astrogan.simulate.surveys._from_fits import survey_from_fits
+
+        options = {
+            "psf": psf,
+            "zero_point": zero_point,
+            "noise": noise,
+            "gain": gain,
+            "sky_brightness": sky_brightness,
+        }
+        filters, scale, notes = survey_from_fits(
+            images, options, pixel_scale=pixel_scale, noise_model=noise_model, unit=unit
+        )
+        return cls(str(name), scale, filters, description, notes)
+
+
+def _scaled(one, exposure, fwhm):
+    """A filter with its exposure time and seeing multiplied."""
+    return replace(
+        one,
+        exposure_time=one.exposure_time * exposure,
+        fwhm=one.fwhm * fwhm,
+        psf=one.psf if fwhm == 1 else None,
+        noise_sigma=None if one.noise_sigma is None else one.noise_sigma / float(np.sqrt(exposure)),
+    )
 
 
 def list_surveys() -> tuple[str, ...]:

@@ -1,0 +1,318 @@
+"""The learned translator: classic estimates of what another survey would see, mixed and mended by a network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from astrogan.api import Estimate
+from astrogan.backends.classic._resampling import grid_of, resample
+from astrogan.backends.classic._target_noise import add_target_noise
+from astrogan.backends.classic.correlated_noise import CorrelatedNoise
+from astrogan.backends.classic.psf_matching import PSFMatching, psf_on_input
+from astrogan.backends.gan._device import exact_matmul
+from astrogan.backends.gan._network import LazyNetwork
+from astrogan.exceptions import InputError, PSFError
+from astrogan.image.psf import psf_fwhm
+
+__all__ = ["SurveyNetTranslator"]
+
+_DEFAULT = "surveynet-sdss-cfhtls"
+_BROADER = 0.98
+"""An image whose FWHM is no more than this part of the target's can be convolved to it."""
+_SKY = 0.3
+"""Standard deviations of a pixel by which the sky must differ from zero to be taken off before the network."""
+
+
+class SurveyNetTranslator:
+    """Translate with a small network that starts from the physics and has learned the rest.
+
+    Classic estimates are made first: the image is brought to the target's PSF in Fourier space with several strengths
+    of regularisation, and resampled through both WCSs, so that geometry and flux are exact by construction. Where the
+    target's PSF is broader that is nearly all there is to do. Where it is sharper the network
+    (`~astrogan.nn.surveynet.SurveyNet`) mixes the estimates in each pixel, adds what they miss, and says how
+    wrong it may be. Noise of the target's kind is added last. Any number of bands, size of image, and ratio and
+    orientation of pixels will do.
+
+    Parameters
+    ----------
+    weights : str or path, optional
+        Name (``astrogan weights list``) or path of weights.
+    source : str, optional
+        Survey of the image, e.g. "sdss". Where the weights know the pair of it and the target, the difference of the
+        two surveys' filters is applied, too; the bands must then have their names, and one unit of flux (nanomaggies,
+        say: AB magnitudes with one zero point). Default: none is.
+    noise : bool, optional
+        Whether noise is added where the target states its noise.
+    draw_error : bool, optional
+        Whether what is not known is drawn, too: a field of the error that the network expects, correlated as its errors
+        are. Samples then scatter as far as the truth may lie from the mean. Without it a result is the mean, with the
+        target's noise: it is nearest to the truth, and smoother than a real image where the source is.
+    mask_threshold : float, optional
+        An output pixel is flagged where more than this part of its weights comes from invalid pixels.
+    device : str, optional
+        "auto" (CUDA where there is one, else the CPU) or a device of torch.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range, or ``source`` and target are no pair that the weights know.
+    PSFError
+        If the image has no PSF.
+    CheckpointError
+        If the weights are damaged or for another backend.
+
+    Notes
+    -----
+    Where the target is sharper than the image, what is added is the prior of the training: plausible, not measured. Do
+    not look there for detail that the image does not hold. ``variance`` is the network's own, calibrated on simulated
+    galaxies of the training's kind, plus that of the noise added. Light outside of the training's ranges (``info``'s
+    ``out_of_range``, the logarithm of a factor) is served all the same.
+
+    Where there is nothing to learn `~astrogan.backends.classic.psf_matching.PSFMatching` does the work: where the
+    target's PSF is the broader one in all bands and no ``source`` is named, and where the target has none.
+
+    References
+    ----------
+    Task: Lin et al. 2021, arXiv:2101.07389. Blocks: Chen et al. 2022, ECCV, arXiv:2204.04676.
+    """
+
+    needs_psf = False
+    needs_variance = False
+    min_size = 1
+
+    def __init__(
+        self,
+        weights="auto",
+        *,
+        source=None,
+        noise=True,
+        draw_error=False,
+        mask_threshold=0.01,
+        device="auto",
+    ):
+        for name, value in (("noise", noise), ("draw_error", draw_error)):
+            if not isinstance(value, bool | np.bool_):
+                raise InputError(f"{name}={value!r} must be True or False")
+        if source is not None and not isinstance(source, str):
+            raise InputError(f"source={source!r} must be the name of a survey, e.g. 'sdss', or None")
+        # Checks mask_threshold, too.
+        self._matched = PSFMatching(noise=bool(noise), mask_threshold=mask_threshold)
+        self._resampled = PSFMatching(noise=bool(noise), mask_threshold=mask_threshold, match=False)
+        self.mask_threshold = self._matched.mask_threshold
+        self.noise, self.draw_error = bool(noise), bool(draw_error)
+        self.source = None if source is None else source.strip().lower()
+        self._network = LazyNetwork(_DEFAULT if weights == "auto" else weights, "surveynet", _built, device)
+
+    def __repr__(self):
+        return f"SurveyNetTranslator(weights={self._network.weights!r}, source={self.source!r})"
+
+    def __call__(self, observation, target, *, rng):
+        """Translate one observation.
+
+        Parameters
+        ----------
+        observation : `~astrogan.api.Observation`
+            Its ``psf`` is needed where the target has one. Without a variance the noise is measured on the image.
+        target : `~astrogan.api.Target`
+        rng : `numpy.random.Generator`
+            For the noise that is added.
+
+        Returns
+        -------
+        `~astrogan.api.Estimate`
+            ``info`` has the weights' name and hash, ``out_of_range``, and what noise was added.
+        """
+        if target.psf is None:
+            return self._resampled(observation, target, rng=rng)
+        if observation.psf is None:
+            raise PSFError("psf=None, but the target's PSF is to be reached; give the image's psf, e.g. psf=2.5")
+        grid = grid_of(target.to_input, target.shape, observation.shape[1:])
+        if not (grid.area > 0).any():
+            raise InputError("target: no pixel of its grid lies on the image; check both WCSs")
+        fwhm = _widths(observation, target, grid)
+        if self.source is None and (fwhm[0] <= _BROADER * fwhm[1]).all():
+            return self._matched(observation, target, rng=rng)
+        network, weights = self._network.get()
+        direction, order = self._direction(network, observation, target)
+        sky, sigma = _levels(observation)
+        unit = _units(observation, target, sigma)
+        images = observation.data.astype(np.float64) - sky[:, None, None]
+        estimates = _estimates(images, observation, target, grid, network.balances)
+        mean, spread = _through(network, estimates[order], unit[order], fwhm[:, order], target, order, direction)
+        back = np.argsort(order)
+        mean, spread = mean[back], spread[back] * _factor(weights.card, direction, grid)
+        data = mean.astype(np.float64) + sky[:, None, None] * grid.area
+        data *= grid.area > 0
+        flags = np.stack([~grid.covered | self._tainted(valid, fwhm[0], grid) for valid in observation.valid])
+        info = {"weights": weights.name, "sha256": weights.sha256[:12], "filters_translated": direction is not None}
+        info["out_of_range"] = _out_of_range(observation, weights.card, sky, sigma, fwhm)
+        variance = np.square(spread.astype(np.float64))
+        if self.draw_error:
+            data += _drawn_error(spread, weights.card, direction, grid, rng)
+        if self.noise and target.noise is not None:
+            present = _sky_variance(mean, flags, target.noise)
+            added, noted = add_target_noise(
+                data, target, present, where=grid.area > 0, rng=rng, bands=observation.bands
+            )
+            variance += added
+            info |= noted
+        return Estimate(data.astype(np.float32), variance.astype(np.float32), flags, info)
+
+    def _direction(self, network, observation, target):
+        """Number of the pair of surveys, and the order in which the weights have the bands."""
+        order = np.arange(len(observation.data))
+        if self.source is None:
+            return None, order
+        pair = self.source, target.name.strip().lower()
+        known = [tuple(each) for each in network.directions]
+        if pair not in known:
+            listed = ", ".join(" -> ".join(each) for each in known)
+            raise InputError(f"source={self.source!r} and target {target.name!r} are no pair of the weights: {listed}")
+        names = [name.rsplit(".", 1)[-1].lower() for name in observation.bands]
+        missing = [name for name in network.band_names if name not in names]
+        if missing or len(names) != len(network.band_names):
+            raise InputError(
+                f"bands={observation.bands} must be {', '.join(network.band_names)} (in any order) for the filters of "
+                f"{' and '.join(pair)}; name them with bands=, or leave source=None to translate without them"
+            )
+        return known.index(pair), np.array([names.index(name) for name in network.band_names])
+
+    def _tainted(self, valid, fwhm, grid):
+        """Where invalid pixels weigh more than the threshold: their share under the PSF."""
+        if valid.all():
+            return np.zeros(grid.x.shape, bool)
+        from scipy.ndimage import gaussian_filter
+
+        width = float(np.max(fwhm)) * np.sqrt(abs(np.linalg.det(grid.jacobian))) / 2.355
+        return resample(gaussian_filter((~valid).astype(float), width), grid, "bilinear") > self.mask_threshold
+
+
+def _built(**architecture):
+    from astrogan.nn.surveynet import SurveyNet
+
+    return SurveyNet(**architecture)
+
+
+def _levels(observation):
+    """Sky and noise of each band, in the image's pixels."""
+    from astrogan.image.uncertainty import location_and_scale
+
+    sky, sigma = [], []
+    for i, (band, valid) in enumerate(zip(observation.data, observation.valid, strict=True)):
+        good = valid if valid.any() else np.ones_like(valid)
+        level, scale = location_and_scale(band[good].astype(np.float64))
+        if observation.variance is not None:
+            scale = float(np.sqrt(np.median(observation.variance[i][good].astype(np.float64))))
+        sky.append(level if abs(level) > _SKY * scale else 0.0)
+        sigma.append(scale)
+    return np.array(sky), np.array(sigma)
+
+
+def _units(observation, target, sigma):
+    """The noise that a pixel of the target's area would have; of an image without any, a small part of its peak."""
+    peak = np.abs(observation.data).max(axis=(1, 2)).astype(np.float64)
+    unit = np.maximum(sigma * np.sqrt(target.area_ratio), 1e-5 * peak * target.area_ratio)
+    if target.noise is not None:
+        unit = np.maximum(unit, 1e-2 * np.asarray(target.noise))
+    return np.maximum(unit, 1e-30)
+
+
+def _estimates(images, observation, target, grid, balances):
+    """`~astrogan.nn.surveynet.matched_estimates` on the target's grid, (band, balance, y, x), per target pixel."""
+    import torch
+
+    from astrogan.nn.surveynet import matched_estimates
+
+    finer = abs(np.linalg.det(grid.jacobian)) < 1
+    if finer:
+        # The work is done on the finer of the two grids.
+        images = np.stack([resample(image, grid, "bicubic") for image in images])
+        pairs = [(psf_on_input(psf, np.linalg.inv(grid.jacobian)), psf) for psf in observation.psf]
+        psf, wanted = [there for there, _ in pairs], list(target.psf)
+    else:
+        psf, wanted = list(observation.psf), [psf_on_input(psf, grid.jacobian) for psf in target.psf]
+    # Relative to the brightest pixel, so that no unit is too small or too large for single precision.
+    peak = np.maximum(np.abs(images).max(axis=(1, 2)), 1e-30)[:, None, None]
+    with torch.no_grad():
+        found = matched_estimates(_tensor(images / peak), _stack(psf), _stack(wanted), balances)[0]
+    found = found.numpy().astype(np.float64) * peak[:, None]
+    if not finer:
+        found = np.stack([[resample(image, grid, "bicubic") for image in band] for band in found])
+    return found * grid.area
+
+
+def _stack(kernels):
+    """Kernels of several sizes as one array, wings padded with zeros."""
+    size = max(len(kernel) for kernel in kernels)
+    return _tensor(np.stack([np.pad(np.asarray(k, float), (size - len(k)) // 2) for k in kernels]))
+
+
+def _tensor(array):
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]
+
+
+def _widths(observation, target, grid):
+    """FWHM of both PSFs in pixels of the target, (2, band)."""
+    step = np.sqrt(abs(np.linalg.det(grid.jacobian)))
+    return np.array([[psf_fwhm(k) / step for k in observation.psf], [psf_fwhm(k) for k in target.psf]])
+
+
+def _through(network, estimates, unit, fwhm, target, order, direction):
+    """The network's mean and spread, (band, y, x), in flux."""
+    import torch
+
+    noise = np.zeros(len(unit)) if target.noise is None else np.asarray(target.noise)[order]
+    device = next(network.parameters()).device
+    # In a unit for all bands, so that their colours stay, in which any flux fits in single precision.
+    common = float(np.median(unit))
+    inputs = [estimates / common, unit / common, *fwhm, noise / common]
+    with torch.inference_mode(), exact_matmul(device):
+        mean, spread = network(*(_tensor(value).to(device) for value in inputs), direction)
+    return tuple(value[0].cpu().numpy() * common for value in (mean, spread))
+
+
+def _factor(card, direction, grid):
+    """The calibration's factor on the spread: the direction's, or that of the trained one that is most alike."""
+    calibration = card["calibration"] or {}
+    scales = calibration.get("scales") or [calibration.get("scale", 1.0)]
+    return scales[min(_like(direction, grid), len(scales) - 1)]
+
+
+def _like(direction, grid):
+    """0 towards finer pixels, which the weights were trained on first, else 1."""
+    return direction if direction is not None else int(abs(np.linalg.det(grid.jacobian)) >= 1)
+
+
+def _out_of_range(observation, card, sky, sigma, fwhm):
+    """Logarithm of the factor by which an image lies outside the training in the worst of its quantities."""
+    values = {"fwhm": fwhm[1], "fwhm_ratio": fwhm[0] / fwhm[1]}
+    values["peak_snr"] = (observation.data.max(axis=(1, 2)) - sky) / np.maximum(sigma, 1e-30)
+    worst = 0.0
+    for name, measured in values.items():
+        if name in card["ranges"]:
+            low, high = np.log(np.maximum(card["ranges"][name], 1e-6))
+            log = np.log(np.maximum(measured, 1e-6))
+            worst = max(worst, float((low - log).max()), float((log - high).max()))
+    return worst
+
+
+def _drawn_error(spread, card, direction, grid, rng):
+    """A field of the error that is expected beyond the sky's, correlated as errors are."""
+    kernels = (card["calibration"] or {}).get("error_kernels")
+    kernel = np.asarray(kernels[_like(direction, grid)]) if kernels else None
+    sky = np.median(spread, axis=(1, 2), keepdims=True)
+    excess = np.sqrt(np.maximum(np.square(spread) - np.square(sky), 0.0))
+    return CorrelatedNoise(kernel).sample(spread.shape, sigma=1.0, rng=rng) * excess
+
+
+def _sky_variance(mean, flags, wanted):
+    """Variance that is left of the image's noise on its sky, at most the target's."""
+    from astrogan.image.uncertainty import location_and_scale
+
+    found = []
+    for band, bad, limit in zip(mean, flags, wanted, strict=True):
+        scale = float(location_and_scale(band[~bad if not bad.all() else bad].astype(np.float64))[1])
+        found.append(min(scale, float(limit)) ** 2)
+    return found
