@@ -694,11 +694,13 @@ _BENCHES = {
     "deblending": "astrogan.bench.deblending",
     "degradation": "astrogan.bench.degradation",
     "networks": "astrogan.bench.networks",
+    "noise": "astrogan.bench.noise",
     "restoration": "astrogan.bench.restoration",
     "restoration-linear": "astrogan.bench.restoration_linear",
     "richardson-lucy": "astrogan.bench.richardson_lucy",
     "training-size": "astrogan.bench.training_size",
     "translation": "astrogan.bench.translation",
+    "translation-real": "astrogan.bench.translation_real",
     "wiener": "astrogan.bench.wiener",
 }
 

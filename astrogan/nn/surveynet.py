@@ -14,6 +14,8 @@ __all__ = ["SurveyNet", "matched_estimates"]
 
 _EXACT, _SHARPER = 0.95, 1.05
 """FWHM of the image over the target's, up to which convolution does it all, and from which the network does."""
+_SEEN = 4.0
+"""Standard deviations, of a mean over the window, at which light counts half."""
 _PAD = 24
 """Mirrored pixels around an image before its filters, which are periodic."""
 
@@ -95,7 +97,8 @@ class SurveyNet(nn.Module):
     of the noise, and through an estimate that takes the shape of that sum and the local colour of the band. In each
     pixel the network gives weights by which the estimates are mixed (they sum to one, so that a mixture keeps sky and
     flux), a correction in linear flux, and the width of the error's distribution. Corrections start at zero. In a band
-    whose target has the broader PSF, the first estimate is exact and is taken as it is. The network takes
+    whose target has the broader PSF, the first estimate is exact and is taken as it is; elsewhere blank sky, where all
+    bands together show nothing, is emptied. The network takes
     any number of bands, images of any size, and pixels of any ratio; multiplying an image by a number multiplies the
     result by it.
 
@@ -228,7 +231,7 @@ class SurveyNet(nn.Module):
         mean = mixed + scale * parts[:, :, -1]
         # Where the target's PSF is the broader one the faithful estimate is exact, and nothing is left to learn.
         sharper = ((fwhm_in / fwhm_out - _EXACT) / (_SHARPER - _EXACT)).clamp(0, 1)[:, :, None, None]
-        mean = candidates[:, :, 0] + sharper * (mean - candidates[:, :, 0])
+        mean = candidates[:, :, 0] + sharper * (self._lit(together, window) * mean - candidates[:, :, 0])
         # The error's width is learned beside the image, not at its cost: no gradient goes further down.
         width_of_error = functional.pixel_shuffle(self.spread(features.detach()).float(), 2)[..., :height, :width]
         spread = scale * functional.softplus(width_of_error.reshape(n, bands, height, width))
@@ -238,6 +241,15 @@ class SurveyNet(nn.Module):
     def _features(self, planes):
         x = self.stem(functional.pixel_unshuffle(planes, 2).contiguous(memory_format=torch.channels_last))
         return u_shaped(x, self.down, self.shrink, self.grow, self.up)
+
+    @staticmethod
+    def _lit(together, window):
+        """One where there is light in all bands together, and nearly zero on blank sky, (n, 1, y, x).
+
+        The sharper survey is often the deeper by far: what an estimate keeps of the sky's noise would drown its own.
+        """
+        smooth = _smooth(together[:, :, -1], window).square()
+        return smooth / (smooth + (_SEEN / window) ** 2)
 
     def _factor(self, scaled, unit, direction, window):
         """What the target's filter sees of a band, over what the source's does: (n, band, y, x)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +26,9 @@ FLAGS = {
 """Bits of the catalogue's ``flags``: the source's light reaches the image's edge; it falls on masked pixels; it is
 shared with another source; there is none; it falls on saturated pixels; the backend could not model the source;
 another source is too near to tell the two apart; the backend's fit did not settle."""
+
+
+_SHOWN_ROWS = 10
 
 
 class Cutouts(Sequence):
@@ -114,7 +116,11 @@ class DeblendResult:
         return f"<DeblendResult: {count} source{'' if count == 1 else 's'} in an image of {self.residual.shape}>"
 
     def _repr_html_(self):
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{self.catalog._repr_html_()}"
+        from astrogan.operators._html import html_table, paragraph
+
+        count = len(self.catalog)
+        text = paragraph(repr(self)[1:-1]) + html_table(_shown_columns(self.catalog), most=_SHOWN_ROWS)
+        return text + (paragraph(f"and {count - _SHOWN_ROWS} more in .catalog") if count > _SHOWN_ROWS else "")
 
     def full(self, i):
         """Source ``i`` (0-based) in the full frame, zero around it.
@@ -188,6 +194,32 @@ class DeblendResult:
         mask = None if residual.mask is None else residual.mask.copy()
         wcs = None if residual.wcs is None else residual.wcs.deepcopy()
         return CCDData(data, unit=residual.unit, mask=mask, wcs=wcs, meta=meta.copy())
+
+
+def _shown_columns(catalog):
+    """{heading with unit: cells} of what a glance at the catalogue needs."""
+    names = [
+        "id",
+        "x",
+        "y",
+        "ra",
+        "dec",
+        *(name for name in catalog.colnames if name.startswith("flux_")),
+        "blendedness",
+    ]
+    columns = {}
+    for name in names:
+        if name not in catalog.colnames or name.startswith("flux_err"):
+            continue
+        unit = catalog[name].unit
+        values = catalog[name][:_SHOWN_ROWS]
+        form = {"id": "d", "x": ".1f", "y": ".1f", "ra": ".5f", "dec": ".5f", "blendedness": ".2f"}.get(name, ".4g")
+        cells = [f"{getattr(value, 'value', value):{form}}" for value in values]
+        columns[f"{name} [{unit}]" if unit is not None and str(unit) else name] = cells
+    columns["flags"] = [
+        " ".join(n for n, bit in FLAGS.items() if int(flag) & bit) for flag in catalog["flags"][:_SHOWN_ROWS]
+    ]
+    return columns
 
 
 def _passing(images):

@@ -107,23 +107,16 @@ class Diagnostics:
         return self.summary()
 
     def _repr_html_(self):
+        from astrogan.operators._html import html_table, paragraph
+
         columns = {
-            "band": map(_escaped, self.bands),
-            "reduced chi<sup>2</sup>": (f"{value:.3f}" for value in self.reduced_chi2_per_band),
+            "band": self.bands,
+            "reduced chi2": (f"{value:.3f}" for value in self.reduced_chi2_per_band),
             "flagged": (f"{100 * value:.2f} %" for value in self.flags.mean(axis=(1, 2))),
         }
         if self.ensemble_spread is not None:
             columns["ensemble spread (median)"] = (f"{np.median(plane):.3g}" for plane in self.ensemble_spread)
-        head = "".join(f"<th>{name}</th>" for name in columns)
-        rows = ("".join(f"<td>{cell}</td>" for cell in row) for row in zip(*columns.values(), strict=True))
-        cells = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><tr>{head}</tr>{cells}</table><p>{_escaped(self.summary())}</p>"
-
-
-def _escaped(text):
-    from html import escape
-
-    return escape(str(text))
+        return html_table(columns) + paragraph(self.summary())
 
 
 def diagnose(observed: Observation, restored, psf=None) -> Diagnostics:

@@ -55,6 +55,22 @@ def test_variance_grows_with_the_light_as_it_did():
     np.testing.assert_allclose(again[:, 0, core].var(), (images - light)[:, 0, core].var(), rtol=0.1)
 
 
+@pytest.mark.parametrize("unit", [1e-20, 1e20])
+def test_any_unit_of_flux_will_do(unit, rng):
+    truth = CorrelatedNoise(np.ones((3, 3)), signal_slope=0.5)
+    light = np.broadcast_to(np.linspace(0, 30, 40), (10, 1, 40, 40))
+    images = light + np.stack([truth.sample((1, 40, 40), signal=light[0], rng=rng) for _ in range(10)])
+    one, other = (CorrelatedNoise.fit(images * f, signal=light * f) for f in (1, unit))
+    np.testing.assert_allclose(other.kernel, one.kernel, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(other.sigma, one.sigma * unit, rtol=1e-6)
+    np.testing.assert_allclose(other.signal_slope, one.signal_slope * unit, rtol=1e-6)
+    fields = [
+        m.sample((1, 40, 40), signal=light[0] * f, rng=np.random.default_rng(1)) / f
+        for m, f in ((one, 1), (other, unit))
+    ]
+    np.testing.assert_allclose(fields[1], fields[0], rtol=1e-4, atol=1e-4)
+
+
 def test_masked_sources_do_not_count(rng):
     truth = CorrelatedNoise(np.ones((3, 3)))
     images = np.stack([truth.sample((2, 48, 48), sigma=[1, 3], rng=rng) for _ in range(30)])

@@ -163,6 +163,19 @@ def test_what_is_not_known_can_be_drawn(weights):
     assert draws.std(axis=0)[:, :20].max() < 0.2 * draws.std(axis=0)[bright].mean()
 
 
+def test_ensemble_turns_with_the_image(weights):
+    """The mean of eight turned images does not care how the image was turned; a network by itself does."""
+    image = gaussian((40, 46), (25, 17), 5.0, 50.0) + gaussian((40, 46), (18, 22), 3.5, 20.0)
+    target, turned = target_of((40, 46), (84, 96)), target_of((46, 40), (96, 84))
+    changes = {}
+    for ensemble in (False, True):
+        backend = SurveyNetTranslator(weights, ensemble=ensemble)
+        out = run(backend, observation_of(image), target)
+        other = run(backend, observation_of(np.rot90(image)), turned)
+        changes[ensemble] = np.abs(np.rot90(out.data, axes=(1, 2)) - other.data)[~other.flags].max() / out.data.max()
+    assert changes[True] < 1e-4 < changes[False]
+
+
 class TestFilters:
     def images(self, order=(0, 1), unit=1.0):
         """Noise that differs between the bands: colours are of fluxes, not of signal-to-noise ratios."""
@@ -233,7 +246,9 @@ def test_nothing_in_common(weights):
         run(SurveyNetTranslator(weights), observation_of(np.ones((20, 20))), away)
 
 
-@pytest.mark.parametrize("option", [{"noise": 2}, {"draw_error": "yes"}, {"source": 3}, {"mask_threshold": 0}])
+@pytest.mark.parametrize(
+    "option", [{"noise": 2}, {"draw_error": "yes"}, {"ensemble": 1}, {"source": 3}, {"mask_threshold": 0}]
+)
 def test_bad_options(option):
     with pytest.raises(InputError, match=next(iter(option))):
         SurveyNetTranslator(**option)

@@ -33,7 +33,9 @@ def test_along_the_axes(image):
 
 
 def test_pixels_themselves_come_back(image):
-    out = resample_separable(torch.from_numpy(image).float(), spline_matrix(range(40), 40), spline_matrix(range(33), 33))
+    out = resample_separable(
+        torch.from_numpy(image).float(), spline_matrix(range(40), 40), spline_matrix(range(33), 33)
+    )
     assert np.abs(out.numpy() - image).max() < 1e-5
 
 

@@ -77,7 +77,7 @@ def test_it_starts_as_a_mixture_of_the_estimates():
 
 
 def test_a_broader_target_gets_the_first_estimate(network):
-    estimates, unit, fwhm_in, fwhm_out, noise = inputs()
+    estimates, unit, fwhm_in, _, noise = inputs()
     wider = torch.tensor([[3.0, 8.0]])
     mean = network(estimates, unit, fwhm_in, wider, noise)[0]
     assert not torch.allclose(mean[:, 0], estimates[:, 0, 0])

@@ -313,6 +313,37 @@ def test_noise_backends_by_name_instance_and_fit(rng):
         assert (neighbours > 0.3) == (noise != "white")
 
 
+def test_noise_learned_from_many_images_is_drawn_with_their_levels_in_any_unit(rng):
+    """Levels scatter as they did; photon noise grows with the flux; all in the image's unit, however small."""
+    truth = CorrelatedNoise(np.ones((3, 3)), signal_slope=0.5)
+    light = np.broadcast_to(np.linspace(0, 30, 40), (40, 40, 40))
+    levels = np.exp(0.3 * rng.normal(size=40))
+    sky = np.stack([truth.sample((1, 40, 40), sigma=s, signal=light[:1], rng=rng)[0] for s in levels])
+    for factor in (1.0, 1e-20):
+        fitted = CorrelatedNoise.fit((sky + light) * factor, signal=light * factor)
+        degrade = Degrader(noise=fitted)
+        stds = [degrade(flat(0.0, shape=(40, 40), unit="adu"), rng=seed).data.std() / factor for seed in range(40)]
+        assert np.std(np.log(stds)) == pytest.approx(np.std(np.log(levels)), rel=0.35)
+        lit = degrade(flat(200 * factor, shape=(300, 300), unit="adu"), rng=1).data / factor
+        assert lit.var() == pytest.approx(1 + 0.5 * 200, rel=0.1)
+
+
+def test_noise_of_the_sky_follows_the_wcs_of_the_result(rng):
+    pytest.importorskip("galsim")
+    from astrogan.backends.classic.galsim_noise import GalSimNoise
+
+    acf = CorrelatedNoise(np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]])).autocorrelation()
+    image = flat(shape=(200, 200))
+    scale = np.sqrt(abs(np.linalg.det(image.wcs.pixel_scale_matrix))) * 3600
+    noise = GalSimNoise(acf, wcs=scale, sigma=1.0)
+    # Correlations reach two of the image's pixels, and so one of the result's.
+    for rebin, expected in ((1, 2 / 3), (2, 1 / 3)):
+        out = Degrader(noise=noise, noise_level=1 * u.nmgy, rebin=rebin)(image).data
+        out = out - out.mean()
+        along = [(out[:, 1:] * out[:, :-1]).mean(), (out[1:] * out[:-1]).mean()]
+        assert max(along) / out.var() == pytest.approx(expected, abs=0.05)
+
+
 def test_shared_planes_are_identical_and_default_ones_are_not():
     image = [flat(), flat(), flat()]
     shared = Degrader(noise=0.1 * u.nmgy, shared_band_noise=True)(image, rng=3)

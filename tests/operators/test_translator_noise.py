@@ -64,8 +64,10 @@ def test_photon_noise_of_a_survey(unit, factor):
     own = Survey("mine", 0.2, (Filter("r", 0.8, 21.0, 27.5, 1.0, 0.2, noise_sigma=0.05),))
     assert own["r"].electrons_per_nanomaggy == pytest.approx(100)
     translate = Translator(target=own, bands="r")
-    levels = {level: translate(blank(unit=unit, level=level * factor), psf=2.0, pixel_scale=0.2) for level in (0.0, 4.0)}
-    inner = {level: out.data[30:-30, 30:-30] / factor for level, out in levels.items()}
+    inner = {}
+    for level in (0.0, 4.0):
+        out = translate(blank(unit=unit, level=level * factor), psf=2.0, pixel_scale=0.2)
+        inner[level] = out.data[30:-30, 30:-30] / factor
     assert inner[0.0].var() == pytest.approx(0.05**2, rel=0.1)
     assert inner[4.0].var() == pytest.approx(0.05**2 + 0.04, rel=0.1)
     assert inner[4.0].mean() == pytest.approx(4.0, rel=1e-2)

@@ -130,10 +130,14 @@ def _levels(planes, good, extra):
 def _variances(planes, good, extra):
     """Of one image's bands (band,): the mean excess, weighted as its scatter asks for."""
     excess = planes**2 - extra
-    variance = np.maximum(_mean(excess, good), 1e-30)
+    total = _mean(planes**2, good)
+    if not (total > 0).all():
+        return total
+    # Units may make fluxes of any size: floors are relative.
+    variance = np.maximum(_mean(excess, good), 1e-4 * total)
     for _ in range(_ROUNDS):
         weight = good / (variance[:, None, None] + extra) ** 2
-        variance = np.maximum(_mean(excess, weight), 0.01 * variance)
+        variance = np.maximum(_mean(excess, weight), 1e-2 * variance)
     return variance
 
 
@@ -156,7 +160,7 @@ def _slope(planes, good, light):
         power = np.vdot(about, light)
         # The weighted mean of what is summed with ``about`` plays no part: its own is zero.
         slope = max(np.vdot(about, squares) / power, 0.0) if power > 0 else 0.0
-        variance = np.maximum(_mean(squares, weight) - slope * mean, 0.01 * total)
+        variance = np.maximum(_mean(squares, weight) - slope * mean, 1e-4 * total)
     return slope
 
 

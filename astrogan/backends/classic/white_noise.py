@@ -8,7 +8,7 @@ from astrogan.backends.classic._amplitudes import Amplitudes, matrix_root
 from astrogan.backends.classic._random import standard_normal
 from astrogan.exceptions import InputError
 
-__all__ = ["NoiseLevels", "WhiteNoise"]
+__all__ = ["WhiteNoise"]
 
 _NEGLIGIBLE = 1e-3
 """Correlation between bands below which planes are drawn without any."""
@@ -70,7 +70,9 @@ class NoiseLevels:
         if not np.isfinite(signal).all():
             raise InputError("signal holds NaN or inf; fill such pixels first (astrogan.image.mask.fill_invalid)")
         slope = spread_sigma(self.signal_slope, shape, "signal_slope")
-        return np.sqrt(level**2 + slope * np.maximum(signal, 0))
+        # In double precision: squares of fluxes in cgs units are no single-precision numbers.
+        variance = level.astype(np.float64) ** 2 + slope * np.maximum(signal.astype(np.float64), 0)
+        return np.sqrt(variance).astype(np.float32)
 
     def white(self, shape, rng):
         """Unit white noise, correlated between bands as those were."""

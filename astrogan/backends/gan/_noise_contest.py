@@ -17,7 +17,7 @@ __all__ = ["Contest", "Sky", "seeded"]
 _CROP = 64
 _AVERAGE = 0.99
 
-_RATES = 4e-4, 1e-5, 2e-3
+_RATES = 2.5e-4, 1e-5, 2e-3
 """Of the filter, of the layers that make the amplitude (which moves with all of their weights) and of the
 discriminator: from the closed form there is little to go, and a discriminator that errs must not lead away from it."""
 _FLOORS = 5e-3, 1e-3

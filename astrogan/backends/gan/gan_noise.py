@@ -36,7 +36,8 @@ class GANNoise(CorrelatedNoise):
     Parameters
     ----------
     weights : str or path, optional
-        Name or path of weights that its method ``save`` wrote. Default: no network, a kernel typical of a resampled stack.
+        Name or path of weights that its method ``save`` wrote. Default: no network, a kernel typical of a resampled
+        stack.
 
     Raises
     ------

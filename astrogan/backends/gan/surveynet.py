@@ -17,6 +17,7 @@ from astrogan.image.psf import psf_fwhm
 __all__ = ["SurveyNetTranslator"]
 
 _DEFAULT = "surveynet-sdss-cfhtls"
+_TURNS = tuple((number, mirror) for mirror in (False, True) for number in range(4))
 _BROADER = 0.98
 """An image whose FWHM is no more than this part of the target's can be convolved to it."""
 _SKY = 0.3
@@ -47,6 +48,9 @@ class SurveyNetTranslator:
         Whether what is not known is drawn, too: a field of the error that the network expects, correlated as its errors
         are. Samples then scatter as far as the truth may lie from the mean. Without it a result is the mean, with the
         target's noise: it is nearest to the truth, and smoother than a real image where the source is.
+    ensemble : bool, optional
+        Average over the eight turned and mirrored images: eight times the work, a little less error. The scatter of
+        the eight is added to the variance.
     mask_threshold : float, optional
         An output pixel is flagged where more than this part of its weights comes from invalid pixels.
     device : str, optional
@@ -87,10 +91,11 @@ class SurveyNetTranslator:
         source=None,
         noise=True,
         draw_error=False,
+        ensemble=False,
         mask_threshold=0.01,
         device="auto",
     ):
-        for name, value in (("noise", noise), ("draw_error", draw_error)):
+        for name, value in (("noise", noise), ("draw_error", draw_error), ("ensemble", ensemble)):
             if not isinstance(value, bool | np.bool_):
                 raise InputError(f"{name}={value!r} must be True or False")
         if source is not None and not isinstance(source, str):
@@ -99,7 +104,7 @@ class SurveyNetTranslator:
         self._matched = PSFMatching(noise=bool(noise), mask_threshold=mask_threshold)
         self._resampled = PSFMatching(noise=bool(noise), mask_threshold=mask_threshold, match=False)
         self.mask_threshold = self._matched.mask_threshold
-        self.noise, self.draw_error = bool(noise), bool(draw_error)
+        self.noise, self.draw_error, self.ensemble = bool(noise), bool(draw_error), bool(ensemble)
         self.source = None if source is None else source.strip().lower()
         self._network = LazyNetwork(_DEFAULT if weights == "auto" else weights, "surveynet", _built, device)
 
@@ -138,15 +143,19 @@ class SurveyNetTranslator:
         unit = _units(observation, target, sigma)
         images = observation.data.astype(np.float64) - sky[:, None, None]
         estimates = _estimates(images, observation, target, grid, network.balances)
-        mean, spread = _through(network, estimates[order], unit[order], fwhm[:, order], target, order, direction)
+        turns = _TURNS if self.ensemble else _TURNS[:1]
+        arguments = unit[order], fwhm[:, order], target, order, direction
+        each = [_through(network, estimates[order], *arguments, turn) for turn in turns]
         back = np.argsort(order)
-        mean, spread = mean[back], spread[back] * _factor(weights.card, direction, grid)
+        mean, spread = (np.mean([one[place] for one in each], axis=0)[back] for place in (0, 1))
+        spread = spread * _factor(weights.card, direction, grid)
+        scatter = np.var([one[0] for one in each], axis=0)[back]
         data = mean.astype(np.float64) + sky[:, None, None] * grid.area
         data *= grid.area > 0
         flags = np.stack([~grid.covered | self._tainted(valid, fwhm[0], grid) for valid in observation.valid])
         info = {"weights": weights.name, "sha256": weights.sha256[:12], "filters_translated": direction is not None}
         info["out_of_range"] = _out_of_range(observation, weights.card, sky, sigma, fwhm)
-        variance = np.square(spread.astype(np.float64))
+        variance = np.square(spread.astype(np.float64)) + scatter
         if self.draw_error:
             data += _drawn_error(spread, weights.card, direction, grid, rng)
         if self.noise and target.noise is not None:
@@ -259,18 +268,21 @@ def _widths(observation, target, grid):
     return np.array([[psf_fwhm(k) / step for k in observation.psf], [psf_fwhm(k) for k in target.psf]])
 
 
-def _through(network, estimates, unit, fwhm, target, order, direction):
-    """The network's mean and spread, (band, y, x), in flux."""
+def _through(network, estimates, unit, fwhm, target, order, direction, turn):
+    """The network's mean and spread, (band, y, x), in flux, of an image that is turned, and turned back."""
     import torch
 
     noise = np.zeros(len(unit)) if target.noise is None else np.asarray(target.noise)[order]
     device = next(network.parameters()).device
     # In a unit for all bands, so that their colours stay, in which any flux fits in single precision.
     common = float(np.median(unit))
+    number, mirror = turn
+    estimates = np.rot90(estimates[..., ::-1] if mirror else estimates, number, axes=(-2, -1))
     inputs = [estimates / common, unit / common, *fwhm, noise / common]
     with torch.inference_mode(), exact_matmul(device):
         mean, spread = network(*(_tensor(value).to(device) for value in inputs), direction)
-    return tuple(value[0].cpu().numpy() * common for value in (mean, spread))
+    found = (np.rot90(value[0].cpu().numpy() * common, -number, axes=(-2, -1)) for value in (mean, spread))
+    return tuple(value[..., ::-1] if mirror else value for value in found)
 
 
 def _factor(card, direction, grid):
