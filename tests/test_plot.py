@@ -99,7 +99,7 @@ def bars(figure):
 def check_legible(figure):
     """Panels with all their labels lie in the figure, apart from each other; ticks of colour bars do too."""
     figure.set_dpi(60)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     boxes = [ax.get_tightbbox(renderer) for ax in figure.axes]
     width, height = figure.canvas.get_width_height()
@@ -146,7 +146,7 @@ def test_nothing_overlaps_and_no_panel_is_empty(kind, deblended):
     check_legible(ALL[kind](deblended))
 
 
-@pytest.mark.parametrize("kind", ["compare", "sources", "ablation"])
+@pytest.mark.parametrize("kind", ["truth", "rgb", "ablation"])
 def test_the_same_image_gives_the_same_pixels(kind, deblended):
     first, second = (ALL[kind](deblended) for _ in range(2))
     np.testing.assert_array_equal(pixels(first), pixels(second))
@@ -212,7 +212,7 @@ def test_colour_bar_says_quantity_and_unit(unit, text):
 def test_colour_bar_takes_a_power_of_ten_out():
     (bar,) = bars(plot_image(galaxy(unit="Jy", factor=1e-9), limits=(0, 4e-8), stretch="linear"))
     assert r"[$10^{-8}$ $\mathrm{Jy}$]" in bar.get_ylabel()
-    assert [t.get_text() for t in bar.get_yticklabels()][::2] == ["0", "1", "2", "4"]
+    assert [t.get_text() for t in bar.get_yticklabels()]== ["0", "1", "2", "3", "4"]
 
 
 def test_colour_bar_points_where_values_are_beyond():
@@ -431,7 +431,7 @@ def test_usual_colour_is_white_and_masked_is_grey():
     np.testing.assert_array_equal(picture[4], GREY)
     middle = picture[13:18, 18:23]
     assert np.ptp(middle, axis=-1).max() < 12
-    assert middle.max() > 150
+    assert middle.max() > 140
 
 
 @pytest.mark.parametrize(

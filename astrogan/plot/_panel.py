@@ -299,7 +299,11 @@ def numbers(ticks, power=0):
 
 def _ticks(norm):
     """Round values, evenly enough spread over the bar whatever the stretch."""
+    from astropy.visualization import LinearStretch
+
     low, high = float(norm.vmin), float(norm.vmax)
+    if isinstance(getattr(norm, "stretch", LinearStretch()), LinearStretch):
+        return _linear_ticks(low, high)
     if high < 0 or (low > 0 and high < 5 * low):
         return _linear_ticks(low, high)
     largest = max(abs(low), abs(high))
@@ -317,7 +321,7 @@ def _ticks(norm):
 def _linear_ticks(low, high):
     from matplotlib.ticker import MaxNLocator
 
-    values = MaxNLocator(5).tick_values(low, high)
+    values = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return [value for value in values if low <= value <= high]
 
 

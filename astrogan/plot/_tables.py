@@ -269,11 +269,12 @@ def _open_grid(count, ny, nx, fig, axes):
     across = rows_of(count)
     width, height = max(0.5 * nx, 1.7), max(0.32 * ny, 1.1)
     left = 0.75
+    # Below a panel that has none beneath it comes the noise axis, which the next row's colour bar must not meet.
+    step = height + TITLE + (BOTTOM if count % across else 0.0)
     boxes = [
-        Box(left + (k % across) * (width + GAP), TITLE + (k // across) * (height + TITLE), width, height)
-        for k in range(count)
+        Box(left + (k % across) * (width + GAP), TITLE + (k // across) * step, width, height) for k in range(count)
     ]
-    size = left + across * (width + GAP) - GAP + BAR, ceil(count / across) * (height + TITLE) + BOTTOM
+    size = left + across * (width + GAP) - GAP + BAR, (ceil(count / across) - 1) * step + height + TITLE + BOTTOM
     return open_panels(size, boxes, fig, axes)
 
 
