@@ -14,8 +14,8 @@ __all__ = ["SurveyNet", "matched_estimates"]
 
 _EXACT, _SHARPER = 0.95, 1.05
 """FWHM of the image over the target's, up to which convolution does it all, and from which the network does."""
-_SEEN = 4.0
-"""Standard deviations, of a mean over the window, at which light counts half."""
+_SEEN, _STEEP = 4.0, 3
+"""Standard deviations, of a mean over the window, below which light does not count, and how steeply it begins to."""
 _PAD = 24
 """Mirrored pixels around an image before its filters, which are periodic."""
 
@@ -249,7 +249,7 @@ class SurveyNet(nn.Module):
         The sharper survey is often the deeper by far: what an estimate keeps of the sky's noise would drown its own.
         """
         smooth = _smooth(together[:, :, -1], window).square()
-        return smooth / (smooth + (_SEEN / window) ** 2)
+        return (smooth / (smooth + (_SEEN / window) ** 2)) ** _STEEP
 
     def _factor(self, scaled, unit, direction, window):
         """What the target's filter sees of a band, over what the source's does: (n, band, y, x)."""

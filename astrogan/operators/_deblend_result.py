@@ -196,29 +196,21 @@ class DeblendResult:
         return CCDData(data, unit=residual.unit, mask=mask, wcs=wcs, meta=meta.copy())
 
 
+_FORMATS = {"id": "d", "x": ".1f", "y": ".1f", "ra": ".5f", "dec": ".5f", "blendedness": ".2f"}
+
+
 def _shown_columns(catalog):
     """{heading with unit: cells} of what a glance at the catalogue needs."""
-    names = [
-        "id",
-        "x",
-        "y",
-        "ra",
-        "dec",
-        *(name for name in catalog.colnames if name.startswith("flux_")),
-        "blendedness",
-    ]
+    few = catalog[:_SHOWN_ROWS]
     columns = {}
-    for name in names:
-        if name not in catalog.colnames or name.startswith("flux_err"):
-            continue
-        unit = catalog[name].unit
-        values = catalog[name][:_SHOWN_ROWS]
-        form = {"id": "d", "x": ".1f", "y": ".1f", "ra": ".5f", "dec": ".5f", "blendedness": ".2f"}.get(name, ".4g")
-        cells = [f"{getattr(value, 'value', value):{form}}" for value in values]
-        columns[f"{name} [{unit}]" if unit is not None and str(unit) else name] = cells
-    columns["flags"] = [
-        " ".join(n for n, bit in FLAGS.items() if int(flag) & bit) for flag in catalog["flags"][:_SHOWN_ROWS]
-    ]
+    for name in few.colnames:
+        flux = name.startswith("flux_") and not name.startswith("flux_err_")
+        if flux or name in _FORMATS:
+            unit = str(few[name].unit or "")
+            form = _FORMATS.get(name, ".4g")
+            heading = f"{name} [{unit}]" if unit else name
+            columns[heading] = [f"{getattr(value, 'value', value):{form}}" for value in few[name]]
+    columns["flags"] = [" ".join(word for word, bit in FLAGS.items() if int(flag) & bit) for flag in few["flags"]]
     return columns
 
 

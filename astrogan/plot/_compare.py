@@ -13,6 +13,8 @@ from astrogan.plot._planes import check_same_bands, in_unit, planes_of
 
 __all__ = ["compare"]
 
+__doctest_requires__ = {"*": ["matplotlib"]}
+
 
 def compare(
     before,
@@ -37,7 +39,7 @@ def compare(
         grids (a translation) both are drawn as flux per square arcsec, where both pixel scales are known.
     truth : same forms, optional
         What ``after`` ought to be, on its grid. Gets a panel of its own.
-    diagnostics : `~astrogan.operators.diagnostics.Diagnostics`, optional
+    diagnostics : `~astrogan.Diagnostics`, optional
         Of ``Restorer.diagnose``. Its residual, of the restored image seen through the PSF again, takes the place of the
         plain difference.
     band : str or int, optional

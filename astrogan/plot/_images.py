@@ -13,6 +13,8 @@ from astrogan.plot._planes import planes_of
 
 __all__ = ["plot_image", "rgb"]
 
+__doctest_requires__ = {"*": ["matplotlib"]}
+
 
 def plot_image(
     image, *, band=None, title=None, stretch="asinh", limits=None, label=None, cmap=None, fig=None, axes=None

@@ -293,7 +293,7 @@ def numbers(ticks, power=0):
     values = np.asarray(ticks, float) / 10.0**power
     least = np.diff(np.sort(values)).min() if len(values) > 1 else abs(values).max(initial=1)
     digits = next((d for d in range(8) if np.abs(np.round(values, d) - values).max(initial=0) < 1e-3 * least), 8)
-    texts = (f"{value:.{digits}f}" for value in values)
+    texts = (f"{value:.{digits}f}" for value in np.round(values, digits) + 0.0)  # no minus sign before a zero
     return [(t.rstrip("0").rstrip(".") if "." in t else t).replace("-", "−") for t in texts]
 
 

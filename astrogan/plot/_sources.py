@@ -14,6 +14,8 @@ from astrogan.plot._planes import planes_of
 
 __all__ = ["plot_sources"]
 
+__doctest_requires__ = {"*": ["matplotlib"]}
+
 # Okabe and Ito (2008), without black: told apart by colour-blind readers.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 _PAIRS = 3  # source and model, side by side, in a row

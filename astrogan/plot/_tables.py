@@ -13,6 +13,8 @@ from astrogan.plot._layout import BAR, BOTTOM, GAP, TICKS, TITLE, Box, open_pane
 
 __all__ = ["plot_ablation", "plot_grid"]
 
+__doctest_requires__ = {"*": ["matplotlib"]}
+
 _HIGHER = ("psnr", "ssim", "cosine", "iou", "completeness", "purity", "gain", "correlation")
 _LOWER = ("error", "mse", "rms", "w1", "fourier", "dmag", "centroid", "colour", "size", "ellipticity", "energy",
           "flux_distribution", "seconds", "failed", "false")  # fmt: skip
@@ -291,7 +293,9 @@ def _grid_scale(values, relative):
 def _digits(values):
     finite = np.concatenate([v[np.isfinite(v)] for v in values])
     spread = np.ptp(finite) if finite.size else 0
-    return 1 if spread == 0 else int(np.clip(2 - np.floor(np.log10(spread)) - 1, 0, 4))
+    return (
+        1 if spread <= 1e-9 * np.abs(finite).max(initial=1) else int(np.clip(2 - np.floor(np.log10(spread)) - 1, 0, 4))
+    )
 
 
 def _write_cells(ax, data, mappable, digits, signed):

@@ -49,8 +49,8 @@ class SurveyNetTranslator:
         are. Samples then scatter as far as the truth may lie from the mean. Without it a result is the mean, with the
         target's noise: it is nearest to the truth, and smoother than a real image where the source is.
     ensemble : bool, optional
-        Average over the eight turned and mirrored images: eight times the work, a little less error. The scatter of
-        the eight is added to the variance.
+        Whether the result is the mean over the eight turned and mirrored images: eight times the work of one, with
+        smaller errors, and sources that are displaced to no side. Their scatter is added to the variance.
     mask_threshold : float, optional
         An output pixel is flagged where more than this part of its weights comes from invalid pixels.
     device : str, optional
@@ -91,7 +91,7 @@ class SurveyNetTranslator:
         source=None,
         noise=True,
         draw_error=False,
-        ensemble=False,
+        ensemble=True,
         mask_threshold=0.01,
         device="auto",
     ):
@@ -159,7 +159,7 @@ class SurveyNetTranslator:
         if self.draw_error:
             data += _drawn_error(spread, weights.card, direction, grid, rng)
         if self.noise and target.noise is not None:
-            present = _sky_variance(mean, flags, target.noise)
+            present = np.where(fwhm[0] < fwhm[1], _sky_variance(mean, flags, target.noise), 0.0)
             added, noted = add_target_noise(
                 data, target, present, where=grid.area > 0, rng=rng, bands=observation.bands
             )
@@ -320,7 +320,11 @@ def _drawn_error(spread, card, direction, grid, rng):
 
 
 def _sky_variance(mean, flags, wanted):
-    """Variance that is left of the image's noise on its sky, at most the target's."""
+    """Variance that is left of the image's noise on its sky, at most the target's.
+
+    It is asked for where a band was only convolved: where the network sharpens, it leaves blank sky empty, and what
+    scatters there is faint light.
+    """
     from astrogan.image.uncertainty import location_and_scale
 
     found = []
