@@ -16,6 +16,8 @@ _EXACT, _SHARPER = 0.95, 1.05
 """FWHM of the image over the target's, up to which convolution does it all, and from which the network does."""
 _SEEN, _STEEP = 4.0, 3
 """Standard deviations, of a mean over the window, below which light does not count, and how steeply it begins to."""
+_WIDE, _SEEN_WIDE = 3, 2.5
+"""Windows over which light is looked for that single pixels do not show, and the same of them."""
 _PAD = 24
 """Mirrored pixels around an image before its filters, which are periodic."""
 
@@ -98,7 +100,7 @@ class SurveyNet(nn.Module):
     pixel the network gives weights by which the estimates are mixed (they sum to one, so that a mixture keeps sky and
     flux), a correction in linear flux, and the width of the error's distribution. Corrections start at zero. In a band
     whose target has the broader PSF, the first estimate is exact and is taken as it is; elsewhere blank sky, where all
-    bands together show nothing, is emptied. The network takes
+    bands together show nothing, is emptied, and diffuse light is smoothed. The network takes
     any number of bands, images of any size, and pixels of any ratio; multiplying an image by a number multiplies the
     result by it.
 
@@ -231,7 +233,9 @@ class SurveyNet(nn.Module):
         mean = mixed + scale * parts[:, :, -1]
         # Where the target's PSF is the broader one the faithful estimate is exact, and nothing is left to learn.
         sharper = ((fwhm_in / fwhm_out - _EXACT) / (_SHARPER - _EXACT)).clamp(0, 1)[:, :, None, None]
-        mean = candidates[:, :, 0] + sharper * (self._lit(together, window) * mean - candidates[:, :, 0])
+        lit = _lit(together[:, :, -1], window)
+        mean = lit * mean + (1 - lit) * _diffuse(scaled[:, :, -1], together[:, :, -1], lit, window)
+        mean = candidates[:, :, 0] + sharper * (mean - candidates[:, :, 0])
         # The error's width is learned beside the image, not at its cost: no gradient goes further down.
         width_of_error = functional.pixel_shuffle(self.spread(features.detach()).float(), 2)[..., :height, :width]
         spread = scale * functional.softplus(width_of_error.reshape(n, bands, height, width))
@@ -241,15 +245,6 @@ class SurveyNet(nn.Module):
     def _features(self, planes):
         x = self.stem(functional.pixel_unshuffle(planes, 2).contiguous(memory_format=torch.channels_last))
         return u_shaped(x, self.down, self.shrink, self.grow, self.up)
-
-    @staticmethod
-    def _lit(together, window):
-        """One where there is light in all bands together, and nearly zero on blank sky, (n, 1, y, x).
-
-        The sharper survey is often the deeper by far: what an estimate keeps of the sky's noise would drown its own.
-        """
-        smooth = _smooth(together[:, :, -1], window).square()
-        return (smooth / (smooth + (_SEEN / window) ** 2)) ** _STEEP
 
     def _factor(self, scaled, unit, direction, window):
         """What the target's filter sees of a band, over what the source's does: (n, band, y, x)."""
@@ -272,8 +267,35 @@ def _window(fwhm):
 def _smooth(images, window):
     """A running mean, taken twice."""
     for _ in range(2):
-        images = functional.avg_pool2d(images, window, 1, window // 2, count_include_pad=False)
+        for size in ((window, 1), (1, window)):
+            half = size[0] // 2, size[1] // 2
+            images = functional.avg_pool2d(images, size, 1, half, count_include_pad=False)
     return images
+
+
+def _seen(smooth, window, deviations):
+    """From 0 to 1: whether a mean over a window, in units of a pixel's noise, is light and not noise."""
+    return (smooth.square() / (smooth.square() + (deviations / window) ** 2)) ** _STEEP
+
+
+def _lit(together, window):
+    """One where there is light in all bands together, and nearly zero on blank sky.
+
+    The sharper survey is often the deeper by far: what an estimate keeps of the sky's noise would drown its own.
+    """
+    return _seen(_smooth(together, window), window, _SEEN)
+
+
+def _diffuse(images, together, lit, window):
+    """Light too faint for a pixel and wide enough for many: mean levels of what is not lit, where they are real.
+
+    Without it the outskirts of a galaxy would be lost, and with them a tenth of its flux.
+    """
+    wide = _WIDE * window // 2 * 2 + 1
+    dark = 1 - lit
+    weight = _smooth(dark, wide).clamp(min=1e-3)
+    level, everywhere = (_smooth(dark * planes, wide) / weight for planes in (images, together))
+    return _seen(everywhere, wide, _SEEN_WIDE) * level
 
 
 def _borrowed(band, together, window):
