@@ -30,6 +30,8 @@ _BRIGHT = 21.5  # magnitude of the faintest galaxies measured
 _TARGET = "sdss"
 # No weights come with it: it is for those who train it.
 _UNTRAINED = ("galaxygan2017",)
+# Takes stamps of two sizes only.
+_STAMPS_ONLY = ("lin2020",)
 _FIGURE = "astrogan_demo.png"
 
 
@@ -136,7 +138,8 @@ class _Run:
         restorers = [str(r["name"]) for r in usable if r["role"] == "restorer"]
         self.restorers = [name for name in restorers if name not in _UNTRAINED]
         self.deblenders = [str(r["name"]) for r in usable if r["role"] == "deblender"]
-        self.translators = [str(r["name"]) for r in usable if r["role"] == "translator"]
+        translators = [str(r["name"]) for r in usable if r["role"] == "translator"]
+        self.translators = [name for name in translators if name not in _STAMPS_ONLY]
         names = ["original.fits", "truth.fits", "truth_sharp.fits", "truth.ecsv", "degraded.fits", _FIGURE]
         names += [f"restored_{n}.fits" for n in self.restorers]
         names += [f"deblended_{n}{s}" for n in self.deblenders for s in (".fits", ".ecsv")]

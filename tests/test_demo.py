@@ -82,7 +82,8 @@ def test_deblending_table(result):
 @slow
 def test_translation_table(result):
     table = result.tables["Translation"]
-    assert list(table["band"]) == ["g", "r", "i"]
+    assert list(table["band"]) == ["g", "r", "i"] * 2
+    assert set(table["method"]) == {"psf-matching", "surveynet"}
     np.testing.assert_allclose(table["scale_out"], 0.396, rtol=1e-3)
     assert (table["fwhm_out"] > table["fwhm_in"]).all()
     assert (table["noise_out"] > 2 * table["noise_in"]).all()
