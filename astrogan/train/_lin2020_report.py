@@ -45,7 +45,7 @@ def evaluation(module, recipe, stream):
     module : Lin2020Module
     recipe : `~astrogan.train.recipe.Recipe`
     stream : object
-        Of the validation part; ``batch(step)`` gives what `Lin2020Module.training_step` takes.
+        Of the validation part; ``batch(step)`` gives what ``Lin2020Module.training_step`` takes.
 
     Returns
     -------
