@@ -212,7 +212,7 @@ def test_colour_bar_says_quantity_and_unit(unit, text):
 def test_colour_bar_takes_a_power_of_ten_out():
     (bar,) = bars(plot_image(galaxy(unit="Jy", factor=1e-9), limits=(0, 4e-8), stretch="linear"))
     assert r"[$10^{-8}$ $\mathrm{Jy}$]" in bar.get_ylabel()
-    assert [t.get_text() for t in bar.get_yticklabels()]== ["0", "1", "2", "3", "4"]
+    assert [t.get_text() for t in bar.get_yticklabels()] == ["0", "1", "2", "3", "4"]
 
 
 def test_colour_bar_points_where_values_are_beyond():
