@@ -1,4 +1,4 @@
-"""What the modules that descend along a cosine and keep an average of their weights have in common."""
+"""What the modules that descend step by step and keep an average of their weights have in common."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ import math
 
 import torch
 
-__all__ = ["cosine_rate", "update_average"]
+__all__ = ["cosine_rate", "step_if_finite", "update_average"]
 
 
 def cosine_rate(done, steps, warmup):
     """Part of the learning rate after ``done`` steps of ``steps``: up within ``warmup``, then down to zero."""
     rise = min(1.0, (done + 1) / max(1, warmup))
     return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, done / steps)))
+
+
+def step_if_finite(optimiser, parameters, clip):
+    """A step of an optimiser with the gradient's norm bounded by ``clip``.
+
+    A gradient that is not finite (bfloat16 overflows now and then) is left out; the optimiser still counts the step.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+    if not torch.isfinite(norm):
+        optimiser.zero_grad()
+    optimiser.step()
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch.nn import functional
 from astrogan.exceptions import InputError
 from astrogan.nn.branched import BranchedDiscriminator, BranchedGenerator, ms_ssim
 from astrogan.nn.losses import psnr_loss
+from astrogan.train._averaging import step_if_finite
 
 __all__ = ["BranchedModule", "BranchedStream", "evaluation", "sheet"]
 
@@ -204,11 +205,7 @@ class BranchedModule(lightning.LightningModule):
     def _descend(self, optimiser, loss, network):
         optimiser.zero_grad()
         self.manual_backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        # A step that is not finite is left out; the optimiser still counts it.
-        if not torch.isfinite(norm):
-            optimiser.zero_grad()
-        optimiser.step()
+        step_if_finite(optimiser, network.parameters(), 1.0)
 
     @torch.no_grad()
     def _update_average(self):

@@ -14,7 +14,7 @@ from astrogan.exceptions import InputError
 from astrogan.nn.losses import coverage_loss
 from astrogan.nn.ratio_net import RatioUNet, distance_to_others, source_planes
 from astrogan.simulate.mixture import MixtureRenderer
-from astrogan.train._averaging import cosine_rate, update_average
+from astrogan.train._averaging import cosine_rate, step_if_finite, update_average
 
 __all__ = ["DeblendingModule", "DeblendingStream", "evaluation", "sheet", "small_row"]
 
@@ -234,11 +234,7 @@ class DeblendingModule(lightning.LightningModule):
         terms = self._losses(batch, *shares(self.network, batch))
         optimiser.zero_grad()
         self.manual_backward(sum(terms.values()))
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        # A step that is not finite (bfloat16 overflows now and then) is left out; the optimiser still counts it.
-        if not torch.isfinite(norm):
-            optimiser.zero_grad()
-        optimiser.step()
+        step_if_finite(optimiser, self.network.parameters(), self.clip)
         self.steps_done += 1
         update_average(self.average, self.network, float(self.steps_done), self.decay)
         self.log_dict({f"loss/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)

@@ -11,6 +11,7 @@ from torch import nn
 from astrogan.exceptions import InputError
 from astrogan.nn.cyclegan import LatentDiscriminator, LatentEncoder, PatchDiscriminator
 from astrogan.nn.lin2020 import SHAPES, Autoencoder, Lin2020Translator, rescaled, shrunk
+from astrogan.train._averaging import step_if_finite
 from astrogan.train._lin2020_parts import (
     VARIANTS,
     BandJudges,
@@ -415,10 +416,7 @@ class Lin2020Module(lightning.LightningModule):
         optimiser.zero_grad()
         self.manual_backward(loss)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip)
-        if not torch.isfinite(norm):
-            optimiser.zero_grad()
-        optimiser.step()
+        step_if_finite(optimiser, parameters, self.clip)
 
     # ---- looking on ---------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from astrogan.nn.discriminator import SpectralPatchGAN
 from astrogan.nn.filters import apply_bank, wiener_bank
 from astrogan.nn.losses import aperture_loss, coverage_loss, psnr_loss, stretched_2017, weighted_charbonnier
 from astrogan.nn.nafnet import RestorationNAFNet
-from astrogan.train._averaging import cosine_rate, update_average
+from astrogan.train._averaging import cosine_rate, step_if_finite, update_average
 from astrogan.train.stream import blur_kernel
 
 __all__ = ["RestorationModule"]
@@ -167,11 +167,7 @@ class RestorationModule(lightning.LightningModule):
     def _descend(self, optimiser, loss, network):
         optimiser.zero_grad()
         self.manual_backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.clip)
-        # A step that is not finite (bfloat16 overflows now and then) is left out; the optimiser still counts it.
-        if not torch.isfinite(norm):
-            optimiser.zero_grad()
-        optimiser.step()
+        step_if_finite(optimiser, network.parameters(), self.clip)
 
     def validation_step(self, batch, batch_idx):
         """PSNR of the averaged network, of the image as it is, and of the best single Wiener estimate."""

@@ -14,7 +14,7 @@ from astrogan.exceptions import InputError
 from astrogan.nn.losses import aperture_loss, coverage_loss, weighted_charbonnier
 from astrogan.nn.resampling import resample_separable, spline_matrix
 from astrogan.nn.surveynet import SurveyNet, matched_estimates
-from astrogan.train._averaging import cosine_rate, update_average
+from astrogan.train._averaging import cosine_rate, step_if_finite, update_average
 from astrogan.train.survey_stream import SurveyStream
 
 __all__ = ["SurveyNetModule", "SurveyNetStream", "evaluation", "sheet", "small_row"]
@@ -134,11 +134,7 @@ class SurveyNetModule(lightning.LightningModule):
             found = loss()
             self.manual_backward(weight * sum(found.values()))
             terms |= {f"loss/{name}_{term}": value.detach() for term, value in found.items()}
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        # A step that is not finite (bfloat16 overflows now and then) is left out; the optimiser still counts it.
-        if not torch.isfinite(norm):
-            optimiser.zero_grad()
-        optimiser.step()
+        step_if_finite(optimiser, self.network.parameters(), self.clip)
         self.steps_done += 1
         update_average(self.average, self.network, float(self.steps_done), self.decay)
         self.log_dict(terms, on_step=False, on_epoch=True)
@@ -375,7 +371,7 @@ def evaluation(module, recipe, stream):
     count = max(1, recipe.validation_images // recipe.batch)
     return {
         "ranges": _ranges(stream, count),
-        "calibration": _calibration(module.average, stream, count, module.device),
+        "calibration": _calibration(module.average, stream, count),
         "metrics": [
             {"part": "validation", **_row(module.average, stream, count)},
             {"part": "test", **small_row(module.average, recipe)},
@@ -439,7 +435,7 @@ def _ranges(stream, count):
     }
 
 
-def _calibration(network, stream, count, device):
+def _calibration(network, stream, count):
     """Factors on the predicted width, and how errors of neighbouring pixels are correlated, both ways."""
     ratios, kernels = [], []
     for origin in _SIDES:
@@ -457,7 +453,7 @@ def _calibration(network, stream, count, device):
     scales = [_quantiles(values) for values in ratios]
     inner, outer = scales[0][1], scales[1][1]
     return {
-        "scale": scales[0][0] if len(scales) == 1 else float(np.mean([s[0] for s in scales])),
+        "scale": float(np.mean([s[0] for s in scales])),
         "scales": [s[0] for s in scales],
         "coverage68": inner,
         "coverage68_back": outer,
