@@ -16,7 +16,14 @@ from pathlib import Path
 
 import click
 
-from astrogan.exceptions import AstroganError, AstroganWarning, CheckpointError, ImageWriteError, InputError
+from astrogan.exceptions import (
+    AstroganError,
+    AstroganWarning,
+    CheckpointError,
+    ImageWriteError,
+    InputError,
+    MissingDependencyError,
+)
 
 __all__ = ["main"]
 
@@ -121,6 +128,71 @@ def _image_options(function):
     ):
         function = option(function)
     return function
+
+
+def _mosaic_options(function):
+    """Options for images larger than memory."""
+    for option in reversed(
+        (
+            click.option("--mosaic", is_flag=True, help="Go by windows of the file, for images larger than memory."),
+            click.option("--window", type=click.IntRange(min=64), help="Edge of the windows in pixels; default: 2048."),
+            click.option("--restart", is_flag=True, help="Do not go on from what a killed run left."),
+            click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do it."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _process(operator, images, output, overwrite, *, window, restart, scheduler, seed, **reading):
+    """An operator from file to file, by windows."""
+    image, keywords = _reading(images[:1], **reading)
+    keywords.pop("max_pixels", None)
+    with _client(scheduler) as client:
+        operator.process(
+            image if len(images) == 1 else _named(images),
+            output,
+            rng=seed,
+            tile=window,
+            client=client,
+            overwrite=overwrite,
+            resume=not restart,
+            **keywords,
+        )
+    click.echo(str(output))
+
+
+def _need_mosaic(**options):
+    """Refuse options that mean nothing without --mosaic."""
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: for images that are done by windows; add --mosaic")
+
+
+def _named(paths):
+    """Paths by what tells their names apart, as bands."""
+    from astrogan.image.read import read_bands
+
+    corner = (slice(0, 1), slice(0, 1))
+    return dict(zip(read_bands(list(paths), unit="adu", section=corner), paths, strict=True))
+
+
+@contextmanager
+def _client(address):
+    """The client of a dask scheduler; `None` without an address."""
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingDependencyError("--scheduler needs dask: pip install 'astrogan[dask]'") from error
+    try:
+        client = Client(address, timeout="20s")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--scheduler {address!r}: no scheduler answers there: {error}") from error
+    with client:
+        yield client
 
 
 def _reading(images, *, hdu, unit, uncertainty, uncertainty_type, mask, saturation, pixel_scale, max_pixels, **_):
@@ -281,12 +353,40 @@ def _alignment(table):
 @click.option("--tile", type=click.IntRange(min=8), help="Edge of the tiles in pixels.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a core.")
 @click.option("--diagnose", is_flag=True, help="Print the reconvolution check.")
-def restore(images, output, overwrite, backend, psf, seed, options, tile, workers, diagnose, **reading):
+@_mosaic_options
+def restore(
+    images,
+    output,
+    overwrite,
+    backend,
+    psf,
+    seed,
+    options,
+    tile,
+    workers,
+    diagnose,
+    mosaic,
+    window,
+    restart,
+    scheduler,
+    **reading,
+):
     """Restore IN (several files: one a band) and write OUTPUT."""
     from astrogan import Restorer
 
     _check_outputs(overwrite, [output])
     backend_options = _options(options, taken=("backend", "psf", "tile", "workers"))
+    if mosaic:
+        if diagnose:
+            raise click.UsageError("--diagnose compares whole images; leave it out with --mosaic")
+        with _progress("restoring") as progress:
+            operator = Restorer(
+                backend, psf=_psf(psf), tile=tile, workers=workers, progress=progress, **backend_options
+            )
+            how = {"window": window, "restart": restart, "scheduler": scheduler}
+            _process(operator, images, output, overwrite, seed=seed, **how, **reading)
+        return
+    _need_mosaic(window=window, restart=restart, scheduler=scheduler)
     image, keywords = _reading(images, **reading)
     with _progress("restoring") as progress:
         operator = Restorer(backend, psf=_psf(psf), tile=tile, workers=workers, progress=progress, **backend_options)

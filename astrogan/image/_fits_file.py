@@ -33,6 +33,7 @@ _BLOCK = 2880
 _MOST_HEADER_BYTES = 2**24  # 200,000 cards
 _MOST_HDUS = 4096
 _CHUNK = 2**22
+_LARGE_TABLE = 2**24
 
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _OF_TABLES = re.compile(r"(TTYPE|TFORM|TUNIT|TNULL|TSCAL|TZERO|TDIM|TDISP)\d+|TFIELDS|THEAP|NAXIS\d+")
@@ -362,36 +363,46 @@ class FitsFile:
         dtype = np.dtype(_DTYPES[hdu.bitpix])
         height, width = hdu.shape[-2:]
         rows, columns = window
-        step = max(1, _CHUNK // (width * dtype.itemsize))
+        # A narrow window of a wide image is read a row at a time, which a packed file cannot do any quicker.
+        whole = self._packed or 2 * (columns.stop - columns.start) > width
+        first, last = (0, width) if whole else (columns.start, columns.stop)
+        step = max(1, _CHUNK // (width * dtype.itemsize)) if whole else 1
         for plane in range(math.prod(hdu.shape[:-2])):
             for y in range(rows.start, rows.stop, step):
                 count = min(step, rows.stop - y)
-                self._stream.seek(hdu.offset + (plane * height + y) * width * dtype.itemsize)
-                raw = np.frombuffer(self._take(count * width * dtype.itemsize), dtype).reshape(count, width)
-                yield (plane, slice(y - rows.start, y - rows.start + count)), raw[:, columns]
+                self._stream.seek(hdu.offset + ((plane * height + y) * width + first) * dtype.itemsize)
+                raw = np.frombuffer(self._take(count * (last - first) * dtype.itemsize), dtype)
+                strip = raw.reshape(count, last - first)
+                yield (plane, slice(y - rows.start, y - rows.start + count)), strip[:, columns] if whole else strip
 
     def _unpacked_strips(self, hdu, window):
         """The like for one compressed by tiles, a row of tiles at a time."""
+        rows, columns = window
+        with quiet(), self._opened(hdu) as image:
+            tile = image.tile_shape
+            if math.prod(tile) > self.max_pixels or math.prod(image.shape) != math.prod(hdu.shape):
+                raise ImageReadError(f"{str(self.path)!r}: HDU {hdu.index} has tiles of {tile} pixels")
+            high = max(1, tile[-2])
+            step = high * max(1, _CHUNK // (hdu.shape[-1] * high * 8))
+            for plane in range(math.prod(hdu.shape[:-2])):
+                index = np.unravel_index(plane, hdu.shape[:-2]) if len(hdu.shape) > 2 else ()
+                for y in range(rows.start - rows.start % high, rows.stop, step):
+                    cut = slice(max(y, rows.start), min(y + step, rows.stop))
+                    raw = image.section[(*map(int, index), cut, columns)]
+                    yield (plane, slice(cut.start - rows.start, cut.stop - rows.start)), raw
+
+    @contextlib.contextmanager
+    def _opened(self, hdu):
+        """An image compressed by tiles as astropy has it; a large one stays on the disk: few tiles may be wanted."""
         from astropy.io import fits
 
-        self._stream.seek(hdu.offset)
-        table = self._take(hdu.size)
-        rows, columns = window
-        with quiet():
-            source = io.BytesIO(_as_file(fits, hdu, table))
-            with fits.open(source, do_not_scale_image_data=True, memmap=False) as opened:
-                image = opened[1]
-                tile = image.tile_shape
-                if math.prod(tile) > self.max_pixels or math.prod(image.shape) != math.prod(hdu.shape):
-                    raise ImageReadError(f"{str(self.path)!r}: HDU {hdu.index} has tiles of {tile} pixels")
-                high = max(1, tile[-2])
-                step = high * max(1, _CHUNK // (hdu.shape[-1] * high * 8))
-                for plane in range(math.prod(hdu.shape[:-2])):
-                    index = np.unravel_index(plane, hdu.shape[:-2]) if len(hdu.shape) > 2 else ()
-                    for y in range(rows.start - rows.start % high, rows.stop, step):
-                        cut = slice(max(y, rows.start), min(y + step, rows.stop))
-                        raw = image.section[(*map(int, index), cut, columns)]
-                        yield (plane, slice(cut.start - rows.start, cut.stop - rows.start)), raw
+        if self._packed or hdu.size < _LARGE_TABLE:
+            self._stream.seek(hdu.offset)
+            source, index = io.BytesIO(_as_file(fits, hdu, self._take(hdu.size))), 1
+        else:
+            source, index = self.path, hdu.index
+        with fits.open(source, do_not_scale_image_data=True, memmap=source is self.path) as opened:
+            yield opened[index]
 
     def _take(self, size):
         """Exactly so many bytes."""

@@ -100,7 +100,8 @@ def safe_header(meta):
                 continue
             if name in _COMMENTARY:
                 for line in _ascii(value, lines=True):
-                    header.append(fits.Card(name, line), end=True)
+                    if name or line:  # blank cards are room for others, and say nothing
+                        header.append(fits.Card(name, line), end=True)
                 continue
             card = _card(name, _ascii(key).strip(), value, _ascii(comment))
             if card is None:

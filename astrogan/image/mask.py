@@ -92,7 +92,7 @@ def restoration_flags(valid, psf=None, saturated=None):
     return flags
 
 
-def fill_invalid(data, valid):
+def fill_invalid(data, valid, *, depth=None, beyond=None):
     """Fill invalid pixels smoothly from their valid neighbours.
 
     Averages of the valid pixels are handed down a pyramid of half-sized images until no pixel is empty, and pulled
@@ -106,6 +106,11 @@ def fill_invalid(data, valid):
         included: they are never read.
     valid : array_like of bool
         False where a pixel is to be filled, same shape.
+    depth : int, optional
+        At most so many halvings: what is filled then depends on nothing further away than 2**(depth + 1) pixels.
+        Default: until no pixel is empty.
+    beyond : float or array_like, optional
+        With ``depth``: the value, one for all or one a band, of what is empty even then.
 
     Returns
     -------
@@ -115,7 +120,7 @@ def fill_invalid(data, valid):
     Raises
     ------
     InputError
-        If the shapes differ or an image (a band) has no valid pixel at all.
+        If the shapes differ, or, without ``depth``, an image (a band) has no valid pixel at all.
 
     Examples
     --------
@@ -134,25 +139,29 @@ def fill_invalid(data, valid):
     filled = np.zeros(data.shape, dtype)
     np.copyto(filled, data, where=valid, casting="same_kind")
     if data.ndim == 2:
-        _fill_band(filled, valid, "data")
+        _fill_band(filled, valid, "data", depth, beyond)
     else:
+        levels = np.broadcast_to(beyond, len(filled)) if depth is not None else [None] * len(filled)
         for i in range(len(filled)):
-            _fill_band(filled[i], valid[i], f"band {i} of data")
+            _fill_band(filled[i], valid[i], f"band {i} of data", depth, levels[i])
     return filled
 
 
-def _fill_band(image, valid, name):
+def _fill_band(image, valid, name, depth, beyond):
     """Fill ``image``, zero where not ``valid``, in place."""
     holes = np.flatnonzero(~valid.ravel())
     if holes.size == 0:
         return
-    if holes.size == valid.size:
+    if depth == 0:
+        image.ravel()[holes] = beyond
+        return
+    if depth is None and holes.size == valid.size:
         raise InputError(f"{name} has no valid pixel: nothing to fill {valid.shape} pixels from; check the mask")
     coarse_sum = _sum_blocks(image, image.dtype)
     coarse_count = _sum_blocks(valid, np.uint8)
     coarse_valid = coarse_count > 0
     coarse = np.divide(coarse_sum, coarse_count, out=np.zeros_like(coarse_sum), where=coarse_valid)
-    _fill_band(coarse, coarse_valid, name)
+    _fill_band(coarse, coarse_valid, name, None if depth is None else depth - 1, beyond)
     image[np.unravel_index(holes, image.shape)] = _bilinear_from_blocks(coarse, holes, image.shape)
 
 

@@ -71,6 +71,11 @@ class Prepared:
     scale : float
         A power of two: flux in the image's unit = ``scale`` times the observation's. One, unless the values would
         not fit float32 (fluxes in cgs units do not).
+    typical_variance : `numpy.ndarray` or None
+        (band,), in the observation's flux: the median of the valid pixels, which stands under the mask; `None` where
+        nothing is masked.
+    level : `numpy.ndarray` or None
+        (band,), in the observation's flux: what stands in large masked regions of windows (``like`` of `prepare`).
     """
 
     observation: Observation
@@ -84,6 +89,8 @@ class Prepared:
     saturated: np.ndarray | None = None
     had_uncertainty: bool = False
     scale: float = 1.0
+    typical_variance: np.ndarray | None = None
+    level: np.ndarray | None = None
 
     def replace(self, **changes) -> Prepared:
         """A copy with some fields changed."""
@@ -105,6 +112,7 @@ def prepare(
     needs_variance=False,
     psf_default=None,
     max_pixels=2**30,
+    like=None,
 ):
     """Bring an image into the form that backends see.
 
@@ -137,6 +145,10 @@ def prepare(
         FWHM in pixels of the Gaussian that stands in, with a warning, for a PSF that is needed and cannot be estimated.
     max_pixels : int
         Largest file, in pixels, that is read.
+    like : `Prepared`, optional
+        Of a larger image that ``image`` is a window of, or of one that stands for it. Its PSF, its scale, and its level
+        and variance under the mask are taken, so that no window decides such a thing by itself, and a window without
+        any valid pixel is no error.
 
     Returns
     -------
@@ -181,7 +193,7 @@ def prepare(
     variance, bad, had_uncertainty = _stack_variance(form, shape, unit, uncertainty, uncertainty_type)
     if bad is not None:
         valid &= ~bad
-    scale = _power_of_two(data, valid)
+    scale = _power_of_two(data, valid) if like is None else like.scale
     if scale != 1:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is masked below
             data = data / scale
@@ -193,8 +205,9 @@ def prepare(
         with np.errstate(over="ignore"):
             valid &= np.isfinite(variance.astype(np.float32))
     bands = _band_names(form, shape[0])
-    _check_any_valid(valid, bands)
-    filled = _filled(data, valid)
+    if like is None:
+        _check_any_valid(valid, bands)
+    filled = _filled(data, valid, like)
 
     notes = {"AGNBAD": int((~valid).sum())}
     if saturated is not None:
@@ -207,12 +220,16 @@ def prepare(
         variance = _estimated_variance(filled, valid)
         notes["AGVAR"] = "estimated from the background"
     if variance is not None:
-        variance = _filled_variance(variance, valid).astype(np.float32)
+        variance, typical = _filled_variance(variance, valid, None if like is None else like.typical_variance)
+        variance = variance.astype(np.float32)
         # A weight that float32 rounds to nothing would be one of infinite size.
         variance = np.maximum(variance, np.finfo(np.float32).tiny)
 
     arcsec = _pixel_scale(celestial, pixel_scale, images)
-    model, psf_notes = _psf_model(psf, form, filled, valid, variance, arcsec, needs_psf, psf_default)
+    if like is None:
+        model, psf_notes = _psf_model(psf, form, filled, valid, variance, arcsec, needs_psf, psf_default)
+    else:
+        model, psf_notes = like.psf, {}
     observation = Observation(
         data=filled,
         valid=valid,
@@ -234,6 +251,7 @@ def prepare(
         saturated=saturated,
         had_uncertainty=had_uncertainty,
         scale=scale,
+        typical_variance=None if variance is None else typical,
     )
 
 
@@ -482,12 +500,19 @@ def _check_any_valid(valid, bands):
             raise InputError(f"image has no valid pixel in band {band!r}: all are masked, not finite or without weight")
 
 
-def _filled(data, valid):
+# A window's fill must not depend on what lies beyond it: it looks no further than 128 pixels.
+FILL_DEPTH = 6
+
+
+def _filled(data, valid, like=None):
     from astrogan.image.mask import fill_invalid
 
+    local = {} if like is None else {"depth": FILL_DEPTH}
     out = np.empty(data.shape, np.float32)
-    for plane, good, filled in zip(data, valid, out, strict=True):
-        filled[...] = plane if good.all() else fill_invalid(np.where(good, plane, plane.dtype.type(0)), good)
+    for band, (plane, good) in enumerate(zip(data, valid, strict=True)):
+        if local:
+            local["beyond"] = like.level[band]
+        out[band] = plane if good.all() else fill_invalid(np.where(good, plane, plane.dtype.type(0)), good, **local)
     return out
 
 
@@ -497,12 +522,16 @@ def _estimated_variance(data, valid):
     return np.stack([background_rms(plane, good)[1] ** 2 for plane, good in zip(data, valid, strict=True)])
 
 
-def _filled_variance(variance, valid):
-    """Variance with the band's median under the mask: convolved with a kernel, any other number would leak out."""
+def _filled_variance(variance, valid, typical=None):
+    """Variance with the band's median under the mask, and that median, unless it is known or nothing is masked.
+
+    Convolved with a kernel, any other number would leak out.
+    """
     if valid.all():
-        return variance
-    typical = [np.median(plane[good]) for plane, good in zip(variance, valid, strict=True)]
-    return np.where(valid, variance, np.reshape(typical, (-1, 1, 1)))
+        return variance, typical
+    if typical is None:
+        typical = np.array([np.median(plane[good]) for plane, good in zip(variance, valid, strict=True)])
+    return np.where(valid, variance, np.reshape(typical, (-1, 1, 1))), typical
 
 
 def _pixel_scale(celestial, given, images):

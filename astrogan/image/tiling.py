@@ -38,7 +38,7 @@ import numpy as np
 from astrogan.api import Estimate, Observation
 from astrogan.exceptions import AstroganError, BackendError, InputError
 
-__all__ = ["Tile", "available_cores", "plan_tiles", "run_tiled", "single_torch_thread"]
+__all__ = ["Tile", "TileWork", "available_cores", "plan_tiles", "plan_work", "run_tiled", "single_torch_thread"]
 
 DEFAULT_TILE = 512
 
@@ -145,7 +145,7 @@ def available_cores() -> int:
 _torch_threads_lock = threading.Lock()
 
 
-def _use_one_torch_thread() -> int:
+def use_one_torch_thread() -> int:
     """Let torch use one thread for what the calling thread does from here on; returns how many it used before.
 
     ``torch.set_num_threads`` sets the calling thread's count and, at the same time, the count that threads get when
@@ -167,7 +167,7 @@ def _use_one_torch_thread() -> int:
 @contextmanager
 def single_torch_thread() -> Iterator[None]:
     """Let torch use one thread for what the calling thread does inside; nothing where torch is not loaded."""
-    before = _use_one_torch_thread()
+    before = use_one_torch_thread()
     try:
         yield
     finally:
@@ -224,82 +224,169 @@ def run_tiled(
     for name, value in (("tile", tile), ("workers", workers)):
         if value is not None and (not isinstance(value, Integral) or value < 1):
             raise InputError(f"{name}={value!r} must be a positive integer or None")
-    label = _label(backend)
-    if hasattr(backend, "for_image"):
-        backend = _guarded(label, backend.for_image, observation)
-    halo = _halo(label, backend, observation)
-    shape = observation.shape[1:]
-    tiles = plan_tiles(
-        shape, tile or getattr(backend, "tile_size", DEFAULT_TILE), halo, _align(label, backend, observation)
-    )
-    if len(tiles) == 1:
+    plan = plan_work(backend, observation, rng=rng, tile=tile)
+    if plan.in_one_piece:
         if psf_at is not None:
-            observation = observation.replace(psf=psf_at(*tiles[0].center))
-        estimate = _checked(label, _guarded(label, backend, observation, rng=rng), observation.shape)
+            observation = observation.replace(psf=psf_at(*plan.tiles[0].center))
+        estimate = _checked(plan.label, _guarded(plan.label, plan.backend, observation, rng=rng), observation.shape)
         if progress is not None:
             progress(1, 1)
         return estimate
-    job = _Job(label, backend, observation, tiles, psf_at, seed=int(rng.integers(2**63)))
-    return job.run(workers or available_cores(), progress)
+    return _Job(plan, observation, psf_at).run(workers or available_cores(), progress)
+
+
+def plan_work(backend, observation: Observation, *, rng: np.random.Generator, tile=None, shape_yx=None) -> TileWork:
+    """Settle what belongs to a whole image, and cut the image into tiles.
+
+    Parameters
+    ----------
+    backend : `~astrogan.api.RestorerBackend`
+    observation : `~astrogan.api.Observation`
+        The image, or, where ``shape_yx`` is given, a part of a larger one that stands for the whole.
+    rng : `numpy.random.Generator`
+        Gives the seed of the tiles' generators. It is not touched where there is one tile only.
+    tile : int, optional
+        As in `run_tiled`.
+    shape_yx : tuple of int, optional
+        Shape of the larger image.
+
+    Returns
+    -------
+    `TileWork`
+
+    Raises
+    ------
+    `~astrogan.exceptions.BackendError`
+        If the backend fails to settle, or its halo or alignment is no number of pixels.
+    """
+    label = _label(backend)
+    if hasattr(backend, "for_image"):
+        backend = _guarded(label, backend.for_image, observation)
+    shape = (len(observation.data), *(shape_yx or observation.shape[1:]))
+    tiles = plan_tiles(
+        shape[1:],
+        tile or getattr(backend, "tile_size", DEFAULT_TILE),
+        _halo(label, backend, observation),
+        _align(label, backend, observation),
+    )
+    return TileWork(label, backend, shape, tuple(tiles), int(rng.integers(2**63)) if len(tiles) > 1 else 0)
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """The tiles of one image, and the method with everything settled that belongs to the whole of it.
+
+    Tiles are worked on in `groups`, which depend on nothing but the image's shape and the method: a group's result is
+    the same to the last bit wherever and whenever it is made.
+
+    Parameters
+    ----------
+    label : str
+        The backend, for error messages.
+    backend : object
+        Settled.
+    shape : tuple of int
+        (band, y, x) of the image.
+    tiles : tuple of `Tile`
+        Row by row.
+    seed : int
+        Of the tiles' generators.
+    """
+
+    label: str
+    backend: object
+    shape: tuple[int, int, int]
+    tiles: tuple[Tile, ...]
+    seed: int
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether there is one tile only, the whole image."""
+        return len(self.tiles) == 1
+
+    @property
+    def groups(self) -> list[range]:
+        """Indices of the tiles that the backend is given in one call; none runs over the end of a row of tiles."""
+        batch = int(getattr(self.backend, "tiles_per_call", 1)) if hasattr(self.backend, "call_tiles") else 1
+        columns = sum(tile.core[0] == self.tiles[0].core[0] for tile in self.tiles)
+        rows = range(0, len(self.tiles), columns)
+        return [range(i, min(i + batch, row + columns)) for row in rows for i in range(row, row + columns, batch)]
+
+    def estimates(self, group: range, observations: list[Observation]) -> list[Estimate]:
+        """Call the backend on a group of tiles, in a thread that is the caller's own.
+
+        Parameters
+        ----------
+        group : range
+            One of `groups`.
+        observations : list of `~astrogan.api.Observation`
+            Each tile with its halo (``tile.outer``).
+
+        Returns
+        -------
+        list of `~astrogan.api.Estimate`
+            Of the shapes of the observations; arrays are float32 and bool.
+
+        Raises
+        ------
+        `~astrogan.exceptions.BackendError`
+            If the backend fails or breaks its contract.
+        """
+        rngs = [np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(i,))) for i in group]
+        if hasattr(self.backend, "call_tiles"):
+            cuts = [self.tiles[i].cuts(self.shape[1:]) for i in group]
+            estimates = _guarded(self.label, self.backend.call_tiles, observations, cuts=cuts, rngs=rngs)
+        else:
+            pairs = zip(observations, rngs, strict=True)
+            estimates = [_guarded(self.label, self.backend, each, rng=rng) for each, rng in pairs]
+        if len(estimates) != len(group):
+            raise BackendError(f"{self.label} returned {len(estimates)} estimates for {len(group)} tiles")
+        pairs = zip(estimates, observations, strict=True)
+        return [_checked(self.label, estimate, observation.shape) for estimate, observation in pairs]
 
 
 class _Job:
     """One image being worked on: the tiles, the output they are written to, and the calls that fill it."""
 
-    def __init__(self, label, backend, observation, tiles, psf_at, seed):
-        self.label = label
-        self.backend = backend
+    def __init__(self, work: TileWork, observation, psf_at):
+        self.work = work
         self.observation = observation
-        self.tiles = tiles
         self.psf_at = psf_at
-        self.seed = seed
         self.data = np.empty(observation.shape, np.float32)
         self.optional: dict[str, np.ndarray | None] = {}
         self.lock = threading.Lock()
 
     def run(self, workers: int, progress) -> Estimate:
-        batch = int(getattr(self.backend, "tiles_per_call", 1)) if hasattr(self.backend, "call_tiles") else 1
-        # Groups must not depend on the number of workers: the rounding of a group is its own.
-        groups = [range(i, min(i + batch, len(self.tiles))) for i in range(0, len(self.tiles), batch)]
-        infos: list[dict] = [{}] * len(self.tiles)
+        total = len(self.work.tiles)
+        groups = self.work.groups
+        infos: list[dict] = [{}] * total
         done = 0
         pool = ThreadPoolExecutor(min(workers, len(groups)), thread_name_prefix="astrogan-tile")
         try:
-            futures = {pool.submit(self._work, group): group for group in groups}
+            futures = {pool.submit(self._do, group): group for group in groups}
             for future in as_completed(futures):
                 for index, info in zip(futures[future], future.result(), strict=True):
                     infos[index] = info
                     done += 1
                 if progress is not None:
-                    progress(done, len(self.tiles))
+                    progress(done, total)
         finally:
             # On an error or an interrupt the tiles not yet begun are dropped.
             pool.shutdown(cancel_futures=True)
         optional = {name: self.optional.get(name) for name in ("variance", "flags")}
-        return Estimate(self.data, **optional, info=_merged(infos))
+        return Estimate(self.data, **optional, info=merged_info(infos))
 
-    def _work(self, group: range) -> list[dict]:
-        tiles = [self.tiles[i] for i in group]
-        observations = [self._crop(tile) for tile in tiles]
-        rngs = [np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(i,))) for i in group]
-        _use_one_torch_thread()  # this thread is the pool's own, and gone with it
-        estimates = self._call(tiles, observations, rngs)
-        for tile, observation, estimate in zip(tiles, observations, estimates, strict=True):
-            self._write(tile, _checked(self.label, estimate, observation.shape))
+    def _do(self, group: range) -> list[dict]:
+        tiles = [self.work.tiles[i] for i in group]
+        use_one_torch_thread()  # this thread is the pool's own, and gone with it
+        estimates = self.work.estimates(group, [self._crop(tile) for tile in tiles])
+        for tile, estimate in zip(tiles, estimates, strict=True):
+            self._write(tile, estimate)
         return [dict(estimate.info) for estimate in estimates]
 
     def _crop(self, tile: Tile) -> Observation:
         psf = None if self.psf_at is None else self.psf_at(*tile.center)
         return self.observation.crop(*tile.outer, psf=psf)
-
-    def _call(self, tiles, observations, rngs) -> list[Estimate]:
-        if not hasattr(self.backend, "call_tiles"):
-            return [_guarded(self.label, self.backend, observations[0], rng=rngs[0])]
-        cuts = [tile.cuts(self.observation.shape[1:]) for tile in tiles]
-        estimates = _guarded(self.label, self.backend.call_tiles, observations, cuts=cuts, rngs=rngs)
-        if len(estimates) != len(tiles):
-            raise BackendError(f"{self.label} returned {len(estimates)} estimates for {len(tiles)} tiles")
-        return estimates
 
     def _write(self, tile: Tile, estimate: Estimate) -> None:
         self.data[:, *tile.core] = estimate.data[:, *tile.inner]
@@ -310,7 +397,7 @@ class _Job:
                     self.optional[name] = None if part is None else np.empty(self.observation.shape, dtype)
                 whole = self.optional[name]
             if (whole is None) != (part is None):
-                raise BackendError(f"{self.label} returned {name} for some tiles and not for others")
+                raise BackendError(f"{self.work.label} returned {name} for some tiles and not for others")
             if whole is not None:
                 whole[:, *tile.core] = part[:, *tile.inner]
 
@@ -370,7 +457,7 @@ def _checked(label: str, estimate, shape) -> Estimate:
     return Estimate(**arrays, info=dict(estimate.info))
 
 
-def _merged(infos: list[dict]) -> dict:
+def merged_info(infos: list[dict]) -> dict:
     """One ``info`` from those of the tiles, in the order in which keys first appear."""
     merged = {}
     for key in dict.fromkeys(key for info in infos for key in info):

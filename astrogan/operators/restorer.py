@@ -156,6 +156,100 @@ class Restorer(Operator):
             notes=self._notes(seed, estimate.info),
         )
 
+    def process(
+        self,
+        image,
+        output,
+        *,
+        psf=None,
+        rng=0,
+        tile=None,
+        client=None,
+        overwrite=False,
+        resume=True,
+        **reading,
+    ):
+        """Restore an image larger than memory, from file to file.
+
+        Parameters
+        ----------
+        image : path, list or dict of paths
+            A FITS file, plain or compressed by tiles, or a Zarr array; or one file a band. Windows of it are read, one
+            for each worker at a time.
+        output : path
+            The FITS file to write.
+        psf : optional
+            Overrides the operator's; one that varies is one over the whole mosaic.
+        rng : int
+            Seed, for backends that draw random numbers.
+        tile : int, optional
+            Edge in pixels of the windows that a worker reads and restores at a time (2048). It changes memory and
+            time, and not one bit of the result; the operator's own ``tile`` is that of the method's tiles in them.
+        client : `dask.distributed.Client` or `concurrent.futures.Executor`, optional
+            Who does the work; the workers must see the input under the same path. Default: the operator's ``workers``
+            threads.
+        overwrite : bool, optional
+            Replace an existing output.
+        resume : bool, optional
+            Go on from what an earlier call left in ``OUTPUT.partial`` when it was killed. If False it is thrown away.
+        **reading
+            ``unit``, ``hdu``, ``uncertainty``, ``uncertainty_type``, ``mask``, ``saturation``, ``pixel_scale``, as in a
+            call; uncertainty and mask are HDUs or files.
+
+        Returns
+        -------
+        `pathlib.Path`
+            The output: data, mask, flags and, where the method gives one, uncertainty. `~astrogan.read_image` reads it,
+            whole or in part.
+
+        Raises
+        ------
+        InputError, UnitError, PSFError, ImageReadError
+            If the image cannot be used, the method needs the whole of it at once, another process writes the same
+            output, or a partial output is of another input, method or seed.
+        ImageWriteError
+            If the output exists, or cannot be written.
+        BackendError
+            If the backend breaks its contract.
+
+        Notes
+        -----
+        What belongs to the whole image (sky, noise level, a PSF from stars, a balance that is found) is measured once.
+        Images of up to 2048 x 2048 pixels are measured whole, and the result is that of a call to the last bit, but for
+        what lies next to masked pixels. Of larger ones 16 patches of 512 x 512 pixels stand for the whole; the noise of
+        an image without an uncertainty is measured every 1024 pixels.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from astropy.nddata import CCDData
+        >>> from astrogan import Restorer, read_image, write_image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source, result = Path(folder) / "in.fits", Path(folder) / "out.fits"
+        ...     write_image(CCDData(np.ones((100, 100)), unit="adu"), source)
+        ...     _ = Restorer("gaussian", fwhm=2.0).process(source, result)
+        ...     read_image(result).shape
+        (100, 100)
+        """
+        from astrogan.operators._mosaic import restore_mosaic
+
+        return restore_mosaic(
+            self,
+            image,
+            output,
+            psf=self.psf if psf is None else psf,
+            rng=rng,
+            tile=tile,
+            client=client,
+            overwrite=overwrite,
+            resume=resume,
+            masked=_MASKED,
+            progress=self.progress,
+            **reading,
+        )
+
     def diagnose(self, observed, restored, *, psf=None, ensemble=False, rng=0, **reading):
         """Compare a restored image, convolved with the PSF again, with what was observed.
 

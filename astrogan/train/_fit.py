@@ -128,7 +128,7 @@ def _prepared(run, recipe, data, *, new):
 
 def _remove_beginning(run):
     """Take back the folder of a run that has not begun."""
-    from astrogan.train._lock import LOCK_NAME
+    from astrogan.image._lock import LOCK_NAME
 
     run.close()
     with contextlib.suppress(OSError):
@@ -140,12 +140,12 @@ def _remove_beginning(run):
 def _trained(run, job, options, workers, stop_after, *, resume):
     from astrogan.train._loop import train
 
-    trainer = train(run, job, options, workers, stop_after, resume=resume)
+    trainer, damaged = train(run, job, options, workers, stop_after, resume=resume)
     if int(job.module.steps_done) < job.recipe.steps:
         return None
     path = run.path(f"{job.recipe.name}.safetensors")
     if trainer.is_global_zero:
-        _export(run, path, job)
+        _export(run, path, job, damaged)
     trainer.strategy.barrier()  # no process goes on before the weights are there
     return path
 
@@ -188,7 +188,7 @@ def _ignore_advice():
         warnings.filterwarnings("ignore", message=message)
 
 
-def _export(run, path, job):
+def _export(run, path, job, damaged):
     """Write the final weights with their card, and a sheet of samples."""
     import astrogan
     from astrogan.train._loop import sheet
@@ -219,10 +219,19 @@ def _export(run, path, job):
         "licence": recipe.card.get("licence", "BSD-3-Clause"),
         "citation": recipe.card.get("citation", ""),
         "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "notes": recipe.card.get("notes", ""),
+        "notes": _notes(recipe, damaged),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.exported.state_dict().items()}
     save_weights(path, tensors, card, overwrite=True)
+
+
+def _notes(recipe, damaged):
+    """The recipe's notes, and what images are missing from the training."""
+    notes = recipe.card.get("notes", "")
+    if not damaged:
+        return notes
+    named = ", ".join(sorted(damaged)[:10]) + (", ..." if len(damaged) > 10 else "")
+    return f"{notes} Damaged images, left out of the training: {len(damaged)} ({named}).".strip()
 
 
 def _described(source):

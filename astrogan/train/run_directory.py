@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from astrogan.exceptions import AstroganWarning, CheckpointError, ImageWriteError, InputError
+from astrogan.image._lock import LOCK_NAME, FolderLock
 from astrogan.image.write import atomic_path
-from astrogan.train._lock import LOCK_NAME, FolderLock
 
 __all__ = ["Checkpoint", "RunDirectory"]
 

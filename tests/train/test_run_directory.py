@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from astrogan.exceptions import AstroganWarning, CheckpointError, ImageWriteError, InputError, MissingDependencyError
-from astrogan.train import _lock
+from astrogan.image import _lock
 from astrogan.train.run_directory import RunDirectory
 from astrogan.train.sheets import sample_sheet
 

@@ -23,14 +23,14 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.
 
 
 class FolderLock:
-    """Holds ``run.lock`` in a folder, in which it says who it is.
+    """Holds a lock file in a folder, ``run.lock`` where no other name is given; in the file it says who it is.
 
     The kernel's lock on the file decides (``flock``): it goes with the process, however that ends. Where the system or
     the file system has none, what the file says decides: a process that is gone from this machine holds nothing.
     """
 
-    def __init__(self, folder):
-        self._path = Path(folder) / LOCK_NAME
+    def __init__(self, folder, name=LOCK_NAME, *, what="the run"):
+        self._path, self._what = Path(folder) / name, what
         self._pid = os.getpid()
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -49,7 +49,7 @@ class FolderLock:
         if not self._flock():
             holder = self._holder()
             if holder and _is_alive(holder):
-                raise InputError(_held(self._path, holder))
+                raise InputError(self._held(holder))
         self._write(_identity())
 
     def _flock(self):
@@ -59,7 +59,7 @@ class FolderLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(_held(self._path, self._holder())) from error
+            raise InputError(self._held(self._holder())) from error
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 return False
@@ -73,6 +73,20 @@ class FolderLock:
         except (ValueError, OSError):
             return {}
         return holder if isinstance(holder, dict) else {}
+
+    def _held(self, holder):
+        if not holder:
+            who, remedy = "another process", "Wait for it to end"
+        elif holder.get("host") == platform.node() and not _is_alive(holder):
+            who = f"a process that process {holder.get('pid')} started before it ended"
+            remedy = "Wait for it to end, or end it"
+        else:
+            who = f"process {holder.get('pid')} on {holder.get('host')}"
+            remedy = "Wait for it to end, or end it"
+        return (
+            f"{self._what} in {str(self._path.parent)!r} is held by {who}. {remedy}, or name another folder; "
+            f"if it no longer runs anywhere, delete {str(self._path)!r}"
+        )
 
     def _write(self, record):
         os.ftruncate(self._file, 0)
@@ -128,18 +142,3 @@ def _is_alive(holder):
     except OSError:  # it belongs to somebody else
         return True
     return holder.get("started") == _started(pid)
-
-
-def _held(path, holder):
-    if not holder:
-        who, remedy = "another process", "Wait for it to end"
-    elif holder.get("host") == platform.node() and not _is_alive(holder):
-        who = f"a process that process {holder.get('pid')} started before it ended"
-        remedy = "Wait for it to end, or end it"
-    else:
-        who = f"process {holder.get('pid')} on {holder.get('host')}"
-        remedy = "Wait for it to end, or end it"
-    return (
-        f"the run in {str(path.parent)!r} is held by {who}. {remedy}, or name another folder; "
-        f"if it no longer runs anywhere, delete {str(path)!r}"
-    )
