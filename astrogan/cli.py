@@ -793,8 +793,10 @@ def evaluate(truth, images, hdu, unit, data_range, output, overwrite):
 _BENCHES = {
     "deblending": "astrogan.bench.deblending",
     "degradation": "astrogan.bench.degradation",
+    "mosaic": "astrogan.bench.mosaic",
     "networks": "astrogan.bench.networks",
     "noise": "astrogan.bench.noise",
+    "performance": "astrogan.bench.performance",
     "restoration": "astrogan.bench.restoration",
     "restoration-linear": "astrogan.bench.restoration_linear",
     "richardson-lucy": "astrogan.bench.richardson_lucy",

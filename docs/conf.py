@@ -36,8 +36,8 @@ offline = os.environ.get("ASTROGAN_DOCS_OFFLINE", "") not in ("", "0")
 if offline:
     intersphinx_mapping.clear()
     nitpick_ignore_regex += [
-        (r"py:.*", r"(astropy|numpy|scipy|photutils|skimage|torch|matplotlib|galsim|pluggy|reproject)(\..*)?"),
-        (r"py:.*", r"(True|False|None|AssertionError|LookupError|OSError|ValueError|len|(abc|enum|pathlib)\..*)"),
+        (r"py:.*", r"(astropy|numpy|scipy|photutils|skimage|torch|matplotlib|galsim|pluggy|reproject|dask|distributed)(\..*)?"),
+        (r"py:.*", r"(True|False|None|AssertionError|LookupError|OSError|ValueError|len|(abc|concurrent|enum|pathlib)\..*)"),
     ]
 else:
     intersphinx_mapping |= {
@@ -45,6 +45,7 @@ else:
         "skimage": ("https://scikit-image.org/docs/stable/", None),
         "reproject": ("https://reproject.readthedocs.io/en/stable/", None),
         "pluggy": ("https://pluggy.readthedocs.io/en/stable/", None),
+        "distributed": ("https://distributed.dask.org/en/stable/", None),
     }
 
 # Needs the program dot, which not every machine has.

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,11 +183,9 @@ def _count_macs(net, state, images):
 def _available(device):
     if str(device) != "cpu":
         return _PRECISIONS
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ("fp32",)
-    return _PRECISIONS if "avx512_bf16" in flags or "amx_bf16" in flags else ("fp32",)
+    from astrogan.backends.gan._device import processor_flags
+
+    return _PRECISIONS if processor_flags() & {"avx512_bf16", "amx_bf16"} else ("fp32",)
 
 
 # ---- the networks ----------------------------------------------------------------------------------------------------

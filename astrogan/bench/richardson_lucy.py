@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from astrogan.bench._timing import CLOCKS, alternate
+
 __all__ = ["main", "run"]
 
 _FWHM = 4.0
@@ -54,7 +56,7 @@ print((memory("VmHWM") - before) / data.nbytes)
 """
 
 
-def run(*, sizes=(256, 1024), iterations=30, psf_size=41, repeats=3, memory=True, seed=0):
+def run(*, sizes=(256, 1024), iterations=30, psf_size=41, repeats=3, memory=True, seed=0, clock="wall"):
     """Time all rows, alternating.
 
     Parameters
@@ -71,6 +73,8 @@ def run(*, sizes=(256, 1024), iterations=30, psf_size=41, repeats=3, memory=True
         Whether to measure memory, in processes of their own.
     seed : int
         Seed of the image.
+    clock : {'wall', 'cpu'}
+        Time on the wall, or that of all cores that the process has used.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def run(*, sizes=(256, 1024), iterations=30, psf_size=41, repeats=3, memory=True
 
     rows = []
     for size in sizes:
-        rows += _compare(int(size), iterations, psf_size, repeats, memory, seed)
+        rows += _compare(int(size), iterations, psf_size, repeats, memory, seed, clock)
     table = Table(rows=rows)
     for name in table.colnames:
         if table[name].dtype.kind == "f":
@@ -93,7 +97,7 @@ def run(*, sizes=(256, 1024), iterations=30, psf_size=41, repeats=3, memory=True
     return table
 
 
-def _compare(size, iterations, psf_size, repeats, memory, seed):
+def _compare(size, iterations, psf_size, repeats, memory, seed, clock):
     from astrogan.api import Observation
 
     data, psf = _scene(size, psf_size, seed)
@@ -106,15 +110,9 @@ def _compare(size, iterations, psf_size, repeats, memory, seed):
         "astrogan": (iterations, lambda: _ours(plain, observation)),
         "astrogan-nesterov": (fewer, lambda: _ours(accelerated, observation)),
     }
-    times = {name: [] for name in methods}
-    for repeat in range(repeats + 1):
-        for name, (_, function) in methods.items():
-            start = time.perf_counter()
-            function()
-            if repeat > 0:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    best = {name: min(values) for name, values in times.items()}
-    median = {name: float(np.median(values)) for name, values in times.items()}
+    times = alternate({name: function for name, (_, function) in methods.items()}, repeats, clock=clock)
+    best = {name: 1e3 * float(values.min()) for name, values in times.items()}
+    median = {name: 1e3 * float(np.median(values)) for name, values in times.items()}
     difference = dict.fromkeys(methods, np.nan)
     if size <= _LARGEST_WHOLE:
         difference["astrogan"] = _difference(plain, observation)
@@ -290,6 +288,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--psf-size", type=int, default=41)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     options = vars(parser.parse_args(arguments))
     print("\n".join(run(**options).pformat(max_lines=-1, max_width=-1)))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
 
 import numpy as np
 
 from astrogan.api import Observation
 from astrogan.backends.classic.wiener import Wiener
+from astrogan.bench._timing import alternate
 
 __all__ = ["compare", "main", "run"]
 
@@ -38,7 +38,9 @@ def run(*, sizes=(256, 1024, 2048), repeats=15, seed=0):
     return table
 
 
-def compare(size: int, *, repeats: int = 15, balance: float = 0.01, seed: int = 0) -> dict[str, float]:
+def compare(
+    size: int, *, repeats: int = 15, balance: float = 0.01, seed: int = 0, clock: str = "wall"
+) -> dict[str, float]:
     """Time our ``wiener`` with its filter cached against `skimage.restoration.wiener`, alternating.
 
     Both get the same float32 image, PSF (31 x 31) and Laplacian penalty.
@@ -53,6 +55,8 @@ def compare(size: int, *, repeats: int = 15, balance: float = 0.01, seed: int = 
         Strength of the regularisation.
     seed : int
         Seed of the image.
+    clock : {'wall', 'cpu'}
+        Time on the wall, or that of all cores that the process has used.
 
     Returns
     -------
@@ -66,14 +70,9 @@ def compare(size: int, *, repeats: int = 15, balance: float = 0.01, seed: int = 
     observation = Observation(image[None], psf=psf[None])
     ours = Wiener(balance, slope=4.0)
     result = ours(observation).data[0]  # fills the cache
-    timings = {"skimage": [], "astrogan": []}
-    for _ in range(repeats):
-        start = time.perf_counter()
-        theirs = wiener(image, psf, balance, clip=False)
-        timings["skimage"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        ours(observation)
-        timings["astrogan"].append(time.perf_counter() - start)
+    theirs = wiener(image, psf, balance, clip=False)
+    functions = {"skimage": lambda: wiener(image, psf, balance, clip=False), "astrogan": lambda: ours(observation)}
+    timings = alternate(functions, repeats, clock=clock, warm=0)
     milliseconds = {name: 1e3 * float(np.median(values)) for name, values in timings.items()}
     margin = min(2 * ours.halo_for(observation), size // 3)
     inner = slice(margin, size - margin)

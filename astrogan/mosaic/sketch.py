@@ -68,8 +68,8 @@ class Sketch:
         Of the patches; WCS and headers are the mosaic's.
     like : `~astrogan.image.prepare.Prepared`
         The part of it that the windows share: scale, PSF, typical variance.
-    noise : `NoiseMap` or None
-        Where the variance is estimated, and not read.
+    noise : object or None
+        Where the variance is estimated, and not read: ``window(y, x)`` gives that of the sky inside two slices.
     psf : `~astrogan.image.psf.PSFModel` or None
         Over the mosaic.
     whole : bool

@@ -21,8 +21,8 @@ from astrogan.mosaic.sketch import prepare_window
 
 __all__ = ["restore_mosaic"]
 
-WINDOW = 2048
-"""Edge of the windows that are read at once, in pixels."""
+WINDOW, FEWEST = 2048, 16
+"""Edge of the windows that are read at once, in pixels, and how many there are at least: work for all workers."""
 
 
 def restore_mosaic(
@@ -82,7 +82,7 @@ def restore_mosaic(
 
         if progress is not None:
             progress(done, total)
-        blocks = _blocks(work, sketch, set(file.done), tile or WINDOW)
+        blocks = _blocks(work, sketch, set(file.done), tile or _window(source.shape))
         restorer._run(run_blocks, task, blocks, put, workers=restorer.workers, client=client)
         records = [file.done[i] for i in sorted(file.done)]
         info = merged_info([each for record in records for each in record["infos"]])
@@ -171,6 +171,10 @@ def _margin(sketch):
     """Pixels around a block: what a fill looks at, a PSF's radius for the flags, and what saturation grows by."""
     radius = 0 if sketch.psf is None else sketch.psf.kernels.shape[-1] // 2
     return max(radius, 2 ** (FILL_DEPTH + 1)) + 4
+
+
+def _window(shape):
+    return int(min(WINDOW, max(1, (shape[1] * shape[2] / FEWEST) ** 0.5)))
 
 
 def _blocks(work, sketch, done, edge):

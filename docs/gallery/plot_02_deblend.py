@@ -11,13 +11,18 @@ sources and residual add up to the image.
 # -------------------
 # Pairs and triples of galaxies within a few times the seeing, and some stars.
 
+import os
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
+from astropy.nddata import CCDData, VarianceUncertainty
 from astropy.table import Table
 from astropy.visualization import AsinhStretch, ImageNormalize, make_lupton_rgb
 from matplotlib.ticker import NullFormatter
 
 from astrogan import Deblender
+from astrogan.simulate.blends import simulate_blend
 from astrogan.simulate.field import simulate_field
 
 field = simulate_field(
@@ -123,3 +128,60 @@ for row, (name, result) in zip(axes, given.items(), strict=True):
         axis.set_xlabel(f"{ratios[name][i]:.2f} of its flux")
     row[0].set_ylabel(name)
 figure.colorbar(shown, ax=axes, label="r flux [nmgy / pixel]", shrink=0.9, format="%g")
+
+# %%
+# Blends without a truth
+# ----------------------
+# What can be said of a real blend, whose sources nobody knows alone? How far the methods disagree: at least one of them
+# is off by half of that, or more. Where ASTROGAN_DATA names the folder of real images this is a blend of the HSC survey
+# in five bands, with the peaks that its pipeline found; elsewhere one is simulated, and its truth not looked at.
+
+if os.environ.get("ASTROGAN_DATA"):
+    with np.load(
+        Path(os.environ["ASTROGAN_DATA"]) / "hsc_hst_scarlet" / "hsc_cosmos_35.npz", allow_pickle=False
+    ) as file:
+        data, psfs, variance, bands = file["images"], file["psfs"], file["variance"], "grizy"
+        positions = np.stack([file["catalog"]["x"], file["catalog"]["y"]], axis=1)
+else:
+    scene = simulate_blend(12, sources=5, snr=(30.0, 500.0))
+    data, psfs, variance, bands, positions = scene.data, scene.psf, scene.variance, scene.bands, scene.positions
+blend = {
+    band: CCDData(plane, unit="adu", uncertainty=VarianceUncertainty(v), psf=psf, meta={"BAND": band})
+    for band, plane, v, psf in zip(bands, data, variance, psfs, strict=True)
+}
+apart = {name: Deblender(name)(blend, positions) for name in names}
+r = list(bands).index("r")
+table = Table({"source": np.arange(1, len(positions) + 1)})
+for name, result in apart.items():
+    table[name] = np.asarray(result.catalog["flux_r"])
+fluxes = np.stack([table[name] for name in names])
+table["error of hybrid"] = np.asarray(apart["hybrid"].catalog["flux_err_r"])
+table["largest - smallest"] = np.ptp(fluxes, axis=0)
+for column in table.colnames[1:]:
+    table[column].info.format = ".4g"
+table.pprint(max_width=-1)
+
+# %%
+# The three brightest sources in r, a row a method, and the residual in units of the noise. Where any source has its
+# share nothing is left, by construction, so that a flat residual says nothing about how good the shares are. It shows
+# what nobody claims. In the real blend that is a source at the right edge that the list of peaks lacks; were it nearer
+# to the others, its light would have gone to them without a trace.
+
+brightest = np.argsort(fluxes.mean(axis=0))[::-1][:3]
+norm = ImageNormalize(vmin=-0.01 * data[r].max(), vmax=data[r].max(), stretch=AsinhStretch(0.03))
+figure, axes = plt.subplots(3, 5, figsize=(11.5, 7.2), layout="constrained")
+for row, (name, result) in zip(axes, apart.items(), strict=True):
+    panels = {"image": data[r]} | {f"source {i + 1}": result.full(int(i)).data[r] for i in brightest}
+    for axis, (title, image) in zip(row, panels.items(), strict=False):
+        flux = axis.imshow(image, origin="lower", norm=norm)
+        axis.set_title(title)
+    left = row[4].imshow(result.residual.data[r] / np.sqrt(variance[r]), origin="lower", vmin=-5, vmax=5, cmap="RdBu_r")
+    row[4].set_title("residual")
+    row[0].plot(positions[:, 0], positions[:, 1], "+", color="white", ms=6)
+    row[0].set_ylabel(name)
+for axis in axes.flat:
+    axis.set(xticks=[], yticks=[])
+figure.colorbar(
+    flux, ax=axes[:, :4], label="r flux [unit of the image]", shrink=0.8, location="bottom", aspect=50, format="%.2g"
+)
+figure.colorbar(left, ax=axes[:, 4], label="residual / $\\sigma$", location="bottom")

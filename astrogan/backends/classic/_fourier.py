@@ -1,4 +1,4 @@
-"""Convolution with a PSF on the CPU: fast sizes, cached transfer functions, and two images for the price of one.
+"""Convolution with a PSF: fast sizes, cached transfer functions, and two images for the price of one.
 
 Everything is float32 through torch's FFT (MKL where torch has it), which is about half again as quick as pocketfft.
 Two real images that share a PSF travel as the real and the imaginary part of one complex image: convolution with a
@@ -23,10 +23,12 @@ _CACHE_BYTES = 256 * 2**20
 _transfers = Cache(_CACHE_BYTES)
 
 
-def transfer_function(kernel: np.ndarray, shape: tuple[int, int], *, packed: bool, cache=_transfers) -> torch.Tensor:
+def transfer_function(
+    kernel: np.ndarray, shape: tuple[int, int], *, packed: bool, device="cpu", cache=_transfers
+) -> torch.Tensor:
     """The transfer function of a kernel on a periodic grid, from the cache where it is there."""
-    key = (hashlib.blake2b(kernel.tobytes(), digest_size=16).digest(), kernel.shape, shape, packed)
-    return cache.get(key, lambda: torch.from_numpy(_transfer(kernel, shape, packed=packed)))
+    key = (hashlib.blake2b(kernel.tobytes(), digest_size=16).digest(), kernel.shape, shape, packed, str(device))
+    return cache.get(key, lambda: torch.from_numpy(_transfer(kernel, shape, packed=packed)).to(device))
 
 
 def _transfer(kernel: np.ndarray, shape: tuple[int, int], *, packed: bool) -> np.ndarray:
@@ -123,14 +125,17 @@ class Blur:
         Grid (y, x).
     packed : bool
         False: images are float32 tensors (y, x). True: two images at once, (y, x, 2).
+    device : str or `torch.device`
+        Where the images are.
     """
 
-    def __init__(self, kernel: np.ndarray, shape: tuple[int, int], *, packed: bool = False):
+    def __init__(self, kernel: np.ndarray, shape: tuple[int, int], *, packed: bool = False, device="cpu"):
         self.shape = tuple(shape)
         self.packed = packed
+        self.device = device
         self.image_shape = (*self.shape, 2) if packed else self.shape
         kernel = np.ascontiguousarray(kernel, np.float32)
-        self._transfer = transfer_function(kernel, self.shape, packed=packed)
+        self._transfer = transfer_function(kernel, self.shape, packed=packed, device=device)
         self._adjoint = None if packed else self._transfer.conj().resolve_conj()
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:

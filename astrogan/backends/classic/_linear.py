@@ -403,17 +403,45 @@ class FiniteFilter:
         """The filter that carries variance: this kernel, squared."""
         return FiniteFilter(self.kernel**2)
 
-    def __call__(self, plane: np.ndarray, level: float = 0.0, out: np.ndarray | None = None) -> np.ndarray:
-        """The filtered plane, float32; ``level`` is taken off before and added again after, for accuracy."""
+    def __call__(self, plane: np.ndarray, level: float = 0.0, out: np.ndarray | None = None, device=None) -> np.ndarray:
+        """The filtered plane, float32; ``level`` is taken off before and added again after, for accuracy.
+
+        With a ``device`` (a `torch.device`) other than the CPU the plane is transformed there, in one piece.
+        """
+        if device is not None and device.type != "cpu":
+            return self._apply_whole(plane, level, out, device)
         with quick_transforms():
             return self._apply(plane, level, out)
+
+    def _apply_whole(self, plane, level, out, device):
+        import torch
+
+        r, (ny, nx) = self.radius, plane.shape
+        shape = (fast_length(ny + 2 * r), fast_length(nx + 2 * r))
+        image = torch.from_numpy(np.subtract(plane, np.float32(level), dtype=np.float32)).to(device)
+        for axis, (n, length) in enumerate(zip((ny, nx), shape, strict=True)):
+            index = torch.from_numpy(reflect_index(n, r, length - n - r)).to(device)
+            image = image.index_select(axis, index)
+        transfer = self._transfers.get((*shape, str(device)), lambda: self._half_transfer(shape, device))
+        # The kernel is stored with its centre at [0, 0], so a pixel comes out where it went in; what the FFT wraps
+        # round stays in the margins.
+        image = torch.fft.irfft2(torch.fft.rfft2(image).mul_(transfer), s=shape)
+        filtered = image[r : r + ny, r : r + nx].cpu().numpy()
+        return np.add(filtered, np.float32(level), out=np.empty(plane.shape, np.float32) if out is None else out)
+
+    def _half_transfer(self, shape, device):
+        import torch
+
+        return torch.from_numpy(fft.rfft2(wrapped(self.kernel, shape, np.float64)).astype(np.complex64)).to(device)
 
     def _apply(self, plane, level, out):
         import torch  # on use: its FFT is nearly twice as quick as scipy's, and most of this module does without
 
         out = np.empty(plane.shape, np.float32) if out is None else out
         level, r = np.float32(level), self.radius
-        (rows, height), (columns, width) = self._windows(plane.shape[0], 2), self._windows(plane.shape[1], 1)
+        (rows, height), (columns, width) = (
+            _windows(n, multiple, r, self.largest_block) for n, multiple in zip(plane.shape, (2, 1), strict=True)
+        )
         transfer = self._transfer((height, width))
         windows = [(y, x) for x in columns for y in rows]
         block = np.zeros((height, width, 2), np.float32)
@@ -430,27 +458,6 @@ class FiniteFilter:
                 np.add(filtered[r : r + ny, r : r + nx, part], level, out=out[core_y, core_x])
         return out
 
-    def _windows(self, n, multiple):
-        """(pieces of an axis, their length for the FFT); a piece is (core, the part of the axis that it reads, the
-        reflected indices before that, those after). Their number is a multiple of ``multiple``, some may be empty."""
-        r = self.radius
-        most = max(self.largest_block, 6 * r)
-
-        def lengths(count):
-            return fast_length(-(-n // count) + 2 * r)
-
-        counts = multiple * np.arange(1, max(n // (multiple * 64), 1) + 2 * n // (most * multiple) + 2)
-        allowed = [int(c) for c in counts if lengths(int(c)) <= most] or [int(counts[-1])]
-        count = min(allowed, key=lambda c: c * lengths(c))
-        index = reflect_index(n, r, r)
-        pieces = []
-        for start, stop in pairwise(n * i // count for i in range(count + 1)):
-            low, high = max(start - r, 0), min(stop + r, n)
-            pieces.append(
-                (slice(start, stop), slice(low, high), index[start : low + r], index[high + r : stop + 2 * r])
-            )
-        return pieces, lengths(count)
-
     def _transfer(self, shape):
         import torch
 
@@ -459,14 +466,14 @@ class FiniteFilter:
 
         return self._transfers.get(shape, make)
 
-    def variance(self, variance: np.ndarray) -> np.ndarray:
+    def variance(self, variance: np.ndarray, device=None) -> np.ndarray:
         """Variance of the filtered plane when the plane's pixels are independent.
 
         Away from the edges it is the kernel squared, convolved. Beside an edge a pixel enters together with its
         mirror image, and their weights add before they are squared; the cross terms are added along each edge (the
         fourfold ones in the very corners are left out).
         """
-        out = self.squared(variance).astype(np.float64)
+        out = self.squared(variance, device=device).astype(np.float64)
         reach = self._core_radius()
         for axis in (0, 1):
             for flip in (False, True):
@@ -506,6 +513,29 @@ class FiniteFilter:
             pair = 2 * kernel[:, r + c - s] * kernel[:, r + c + s + 1]
             term = fft.irfft((spectrum[:, s] * fft.rfft(pair, length, axis=0)).sum(axis=1), length)
             out[:, c] += term[2 * r : 2 * r + out.shape[0]]
+
+
+@lru_cache(maxsize=64)
+def _windows(n: int, multiple: int, r: int, largest: int):
+    """(pieces of an axis, their length for the FFT) for a kernel of radius ``r``.
+
+    A piece is (core, the part of the axis that it reads, the reflected indices before that, those after). Their number
+    is a multiple of ``multiple``, some may be empty.
+    """
+    most = max(largest, 6 * r)
+
+    def lengths(count):
+        return fast_length(-(-n // count) + 2 * r)
+
+    counts = multiple * np.arange(1, max(n // (multiple * 64), 1) + 2 * n // (most * multiple) + 2)
+    allowed = [int(c) for c in counts if lengths(int(c)) <= most] or [int(counts[-1])]
+    count = min(allowed, key=lambda c: c * lengths(c))
+    index = reflect_index(n, r, r)
+    pieces = []
+    for start, stop in pairwise(n * i // count for i in range(count + 1)):
+        low, high = max(start - r, 0), min(stop + r, n)
+        pieces.append((slice(start, stop), slice(low, high), index[start : low + r], index[high + r : stop + 2 * r]))
+    return tuple(pieces), lengths(count)
 
 
 def _copy_reflected(plane, level, y, x, block):

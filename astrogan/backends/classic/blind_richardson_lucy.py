@@ -106,7 +106,7 @@ class BlindRichardsonLucy:
         low, high = (GIVEN_RANGE if region.psf is not None else GUESSED_RANGE) * profile_width(kernel[None])
         for _ in range(self.psf_iterations):
             psf = np.repeat(kernel[None], len(region.data), axis=0)
-            field = Field([region.replace(psf=psf)], band, [NO_CUTS], sky, "variance")
+            field = Field([region.replace(psf=psf)], band, [NO_CUTS], [sky], "variance")
             estimate, _ = restorer._iterate(field, field.weighted, field.start(field.weighted))
             following = _next_kernel(kernel, field, estimate)
             if not low < profile_width(following[None]) < high:
@@ -209,11 +209,11 @@ def _bright_part(estimate: torch.Tensor, sky: Sky) -> torch.Tensor:
 
 def _next_kernel(kernel: np.ndarray, field: Field, estimate: torch.Tensor) -> np.ndarray:
     """One Richardson-Lucy step of the PSF with the image held; its bright part alone counts."""
-    sources = _bright_part(estimate, field.sky)
+    sources = _bright_part(estimate, field.skies[0])
     if not sources.any():
         return kernel
     spectrum = torch.fft.rfft2(sources).conj()
-    model = field.blur(estimate).clamp_(min=field.sky.floor)
+    model = field.blur(estimate).clamp_(min=field.floor)
     numerator = _correlated(spectrum, field.weighted / model, len(kernel))
     denominator = _correlated(spectrum, field.weight, len(kernel))
     seen = denominator > 1e-6 * denominator.max()

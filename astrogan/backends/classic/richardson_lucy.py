@@ -14,112 +14,26 @@ nothing beyond the border. Here instead
 from __future__ import annotations
 
 import copy
-import math
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 
 from astrogan.api import Estimate, Observation
-from astrogan.backends.classic._fourier import Blur, effective_radius, good_size, profile_width, trimmed
-from astrogan.exceptions import InputError, PSFError
-from astrogan.image.tiling import single_torch_thread
+from astrogan.backends.classic._fourier import effective_radius, profile_width
+from astrogan.backends.classic._richardson_lucy_field import Field, Sky, checked_psf, measure_sky
+from astrogan.backends.gan._device import device_of
+from astrogan.exceptions import InputError
+from astrogan.image.tiling import available_cores, single_torch_thread
 
 __all__ = ["RichardsonLucy"]
 
-SKY_LEVEL = 3.0  # in sigma: where the background puts the sky
-SEEN = 1e-3  # part of a pixel's light that must fall on valid data for the pixel to be restored
-TAIL = 5e-3  # part of a pixel's light that may come from beyond the margin, on each side
-WEIGHT_FLOOR = 0.01  # smallest weight of a valid pixel: float32 transforms leave no room for less
-SAMPLE = 2**16  # pixels that the sky's statistics are taken from
 THREADED_PIXELS = 2**18  # images up to this many pixels are transformed by one thread: more only slow it down
-
-TINY = float(np.finfo(np.float32).tiny)
+TILE, TILE_ON_GPU = 320, 2048  # what is quickest: in a core's cache, and to keep a GPU busy
 
 NO_CUTS = ((False, False), (False, False))
-
-
-@dataclass(frozen=True)
-class Sky:
-    """What the whole image says about one band.
-
-    Parameters
-    ----------
-    background : float
-        Constant added to the data before, and taken off after, the iteration.
-    level : float
-        Where the sky lies with ``background`` added.
-    variance : float
-        Variance of a sky pixel.
-    floor : float
-        Smallest model value that data are divided by.
-    flat : bool
-        Whether all valid pixels are equal, so that there is nothing to restore.
-    """
-
-    background: float
-    level: float
-    variance: float
-    floor: float
-    flat: bool = False
-
-
-def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
-    """Sky level and noise of a band from its valid pixels, and the background that puts the sky where it is safe.
-
-    With ``background="auto"`` the sky is raised to ``3 sigma``, or to the level at which Poisson noise as strong as
-    that of the sources, ``var = g (d + b)``, explains the variance of the sky, where that is lower (but not below
-    1 sigma). A sky that is higher already stays as it is.
-    """
-    data, valid = observation.data[band].ravel(), observation.valid[band].ravel()
-    step = max(data.size // SAMPLE, 1)
-    while math.gcd(step, observation.shape[2]) > 1:  # or only some columns would be looked at
-        step += 1
-    chosen = np.flatnonzero(valid[::step]) * step
-    if chosen.size == 0:
-        chosen = np.flatnonzero(valid)
-    if chosen.size == 0:
-        return Sky(0.0, 0.0, 0.0, TINY, flat=True)
-    sample = data[chosen]
-    sky = _quantile(sample, 0.5)
-    if observation.variance is None:
-        # The spread below the median: sources lie above it.
-        variance = (sky - _quantile(sample, 0.158655)) ** 2
-        poisson_level = np.inf
-    else:
-        noise = observation.variance[band].ravel()[chosen]
-        variance = _quantile(noise, 0.5)
-        poisson_level = _poisson_level(sample - sky, noise - variance, variance)
-    sigma = np.sqrt(variance)
-    if background == "auto":
-        level = float(np.clip(poisson_level, sigma, SKY_LEVEL * sigma))
-        background = max(level - sky, 0.0)
-    where = {} if valid.all() else {"where": valid}  # much slower, but without a copy
-    brightest = float(np.max(data, initial=-np.inf, **where))
-    faintest = float(np.min(data, initial=np.inf, **where))
-    level = sky + background
-    # Far below the sky where there is one, but not below what float32 transforms of the brightest star resolve.
-    peak = brightest + background
-    floor = max(min(1e-7 * peak, 1e-2 * level), 1e-9 * peak, TINY)
-    return Sky(float(background), level, variance, floor, flat=brightest == faintest)
-
-
-def _quantile(sample: np.ndarray, q: float) -> float:
-    """The quantile by linear interpolation; sorting float32 is quicker than numpy's own selection."""
-    ordered = np.sort(sample)
-    position = q * (len(ordered) - 1)
-    low = int(position)
-    high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low]) + (position - low) * (float(ordered[high]) - float(ordered[low]))
-
-
-def _poisson_level(signal: np.ndarray, excess: np.ndarray, variance: float) -> float:
-    """``variance / g`` for the gain g in ``excess = g signal``; infinite where sources add no variance."""
-    bright = signal > 5 * np.sqrt(variance)
-    gain = float(np.median(excess[bright] / signal[bright])) if bright.sum() >= 16 else 0.0
-    return variance / gain if gain > 0 else np.inf
 
 
 class RichardsonLucy:
@@ -155,11 +69,13 @@ class RichardsonLucy:
         overestimates it a little. `None`: the result has no variance.
     samples : int
         Number of repetitions; the standard deviation is good to ``1 / sqrt(2 samples)``.
+    device : str
+        Where the transforms are made: "cpu", "cuda", "cuda:<number>", or "auto" (CUDA where torch finds it).
 
     Raises
     ------
     `~astrogan.exceptions.InputError`
-        If an option has a value that it cannot have.
+        If an option has a value that it cannot have, or there is no such device.
 
     Notes
     -----
@@ -183,7 +99,6 @@ class RichardsonLucy:
     needs_psf = True
     needs_variance = False
     min_size = 1
-    tile_size = 320
     tiles_per_call = 2
 
     def __init__(
@@ -197,6 +112,7 @@ class RichardsonLucy:
         weighting="variance",
         uncertainty=None,
         samples=16,
+        device="cpu",
     ):
         self.iterations = positive_int("iterations", iterations, 30)
         self.samples = positive_int("samples", samples, 16)
@@ -208,6 +124,8 @@ class RichardsonLucy:
         if isinstance(chi2, bool) or not isinstance(chi2, Real) or not 0 < chi2 < np.inf:
             raise InputError(f"chi2={chi2!r} must be a positive number, e.g. 1.0")
         self.chi2 = float(chi2)
+        self.device = device
+        self._device = device_of(device)
         self._skies: tuple[Sky, ...] | None = None
 
     @property
@@ -215,11 +133,16 @@ class RichardsonLucy:
         """-1, for want of a PSF; `halo_for` knows it."""
         return -1
 
+    @property
+    def tile_size(self) -> int:
+        """Outer edge in pixels of the tiles at which it is quickest."""
+        return TILE if self._device.type == "cpu" else TILE_ON_GPU
+
     def halo_for(self, observation: Observation) -> int:
         """Context in pixels at which valid pixels agree with the whole image to 1e-5 of its peak; -1 with ``stop``."""
         if self.stop:
             return -1
-        return halo_width(_checked_psf(observation), self.iterations, self.acceleration)
+        return halo_width(checked_psf(observation), self.iterations, self.acceleration)
 
     def for_image(self, observation: Observation) -> RichardsonLucy:
         """This method with the background and noise of the whole image settled, so that no tile decides by itself."""
@@ -254,28 +177,71 @@ class RichardsonLucy:
             if len(observations) > 1 and not np.array_equal(observations[0].psf, observations[1].psf):
                 each = zip(observations, cuts, rngs, strict=True)
                 return [self.call_tiles([o], cuts=[c], rngs=[r])[0] for o, c, r in each]
-            return self._restore(observations, cuts, rngs)
+            return self._restore(observations, cuts, rngs, [self._skies] * len(observations))
 
-    def _restore(self, observations, cuts, rngs) -> list[Estimate]:
+    def batch(self, observations, *, rngs, workers=None) -> list[Estimate]:
+        """Restore many images that have nothing to do with each other, as stamps of a catalogue.
+
+        Parameters
+        ----------
+        observations : list of `~astrogan.api.Observation`
+            Those that follow one another with equal shapes and PSFs share their transforms, two by two.
+        rngs : list of `numpy.random.Generator`
+            One an image.
+        workers : int, optional
+            Threads. Default: one for each core that the process may use.
+
+        Returns
+        -------
+        list of `~astrogan.api.Estimate`
+            What each image gives by itself, to within rounding: 1e-5 of its peak.
+        """
+        skies = [self.for_image(observation)._skies for observation in observations]
+        jobs = self._pairs(observations, skies)
+
+        def work(job):
+            chosen = [observations[i] for i in job]
+            own = [tuple(sky.scaled() for sky in skies[i]) if len(job) == 2 else skies[i] for i in job]
+            with single_torch_thread():
+                return self._restore(chosen, [NO_CUTS] * len(job), [rngs[i] for i in job], own)
+
+        pool = ThreadPoolExecutor(workers or available_cores(), thread_name_prefix="astrogan-stamp")
+        try:
+            return [estimate for done in pool.map(work, jobs) for estimate in done]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _pairs(self, observations, skies) -> list[tuple[int, ...]]:
+        """Indices of the images that are restored together: one or two."""
+        alone = [bool(self.stop) or any(sky.flat for sky in own) for own in skies]
+        jobs, i = [], 0
+        while i < len(observations):
+            two = i + 1 < len(observations) and not alone[i] and not alone[i + 1]
+            two = two and _alike(observations[i], observations[i + 1])
+            jobs.append((i, i + 1) if two else (i,))
+            i += len(jobs[-1])
+        return jobs
+
+    def _restore(self, observations, cuts, rngs, skies) -> list[Estimate]:
         data = [np.empty(o.shape, np.float32) for o in observations]
         variance = [np.empty(o.shape, np.float32) if self.uncertainty else None for o in observations]
         infos = [{} for _ in observations]
         bands = observations[0].bands
         for band, name in enumerate(bands):
-            field = Field(observations, band, cuts, self._skies[band], self.weighting)
+            field = Field(observations, band, cuts, [own[band] for own in skies], self.weighting, self._device)
             estimate = field.start(field.weighted)
             if not self.uncertainty:
                 field.weight = field.reach = None  # a sixth of what a tile needs
             estimate, done = self._iterate(field, field.weighted, estimate)
-            field.unpack(estimate, field.carry, into=[d[band] for d in data])
-            if field.sky.flat:  # nothing to restore, and rounding should leave no trace
-                for d, o in zip(data, observations, strict=True):
+            field.unpack(estimate, into=[d[band] for d in data])
+            for sky, d, o in zip(field.skies, data, observations, strict=True):
+                if sky.flat:  # nothing to restore, and rounding should leave no trace
                     d[band] = o.data[band]
             if self.uncertainty:
                 self._bootstrap(field, estimate, rngs, into=[v[band] for v in variance])
             suffix = "" if len(bands) == 1 else f"_{name}"
-            for info in infos:
-                info[f"background{suffix}"] = field.sky.background
+            for info, sky in zip(infos, field.skies, strict=True):
+                info[f"background{suffix}"] = sky.background
                 info[f"iterations{suffix}"] = done
         return [Estimate(d, variance=v, info=i) for d, v, i in zip(data, variance, infos, strict=True)]
 
@@ -288,12 +254,12 @@ class RichardsonLucy:
                 if previous is not None:
                     # Kept just above zero: a pixel at zero could never return.
                     momentum = torch.lerp(previous, estimate, 1 + (k - 1) / (k + 2), out=momentum)
-                    point = momentum.clamp_(min=field.sky.floor)
+                    point = momentum.clamp_(min=field.floor)
                 previous, estimate = estimate, torch.empty_like(estimate) if previous is None else previous
             model = field.blur(point)
             if self.stop and field.reduced_chi2(model) <= self.chi2:
                 return point, k
-            correction = field.correction(torch.div(weighted, model.clamp_(min=field.sky.floor), out=model))
+            correction = field.correction(torch.div(weighted, model.clamp_(min=field.floor), out=model))
             estimate = torch.mul(point, correction, out=estimate)
         return estimate, self.iterations
 
@@ -303,155 +269,13 @@ class RichardsonLucy:
             noisy = field.noisy(rngs)
             change = self._iterate(field, noisy, field.start(noisy))[0].sub_(estimate)
             total.addcmul_(change, change)
-        field.unpack(total.div_(self.samples), None, into=into)
+        field.unpack_squares(total.div_(self.samples), into=into)
 
 
-class Field:
-    """One band of one tile, or of two that share a PSF, laid on a grid with a margin that has no data.
-
-    The tile begins at the grid's first pixel; the margins before and after it are one and the same strip of the
-    periodic grid. It is wide enough that nothing reaches from one side's data to the other's.
-    """
-
-    def __init__(self, observations, band, cuts, sky: Sky, weighting):
-        self.sky = sky
-        self.band = band
-        self.observations = observations
-        self.shapes = [o.shape[1:] for o in observations]
-        kernel = trimmed(_checked_psf(observations[0])[band])
-        margin = effective_radius(kernel[None], TAIL)
-        grid = _grid_shape(self.shapes, cuts, len(kernel) // 2, margin)
-        self.blur = Blur(kernel, grid, packed=len(observations) == 2)
-        data, self.carry = self._shifted()
-        valid = self._pack(o.valid[band] for o in observations)
-        self.weight = valid
-        if weighting and self.observations[0].variance is not None and sky.level > 0:
-            self.weight = self._noise_weight(data, valid)
-        self.weighted = data.mul_(self.weight)
-        self._set_domain(valid, cuts, margin)
-
-    def _shifted(self) -> tuple[torch.Tensor, list[np.ndarray | None]]:
-        """The data with background, never negative; and what was below zero then, which is carried over."""
-        carry = []
-
-        def shifted():
-            for o in self.observations:
-                data = o.data[self.band] + np.float32(self.sky.background)
-                data[~o.valid[self.band]] = 0
-                below = np.minimum(data, 0)
-                carry.append(below if below.any() else None)
-                yield np.maximum(data, 0, out=data)
-
-        return self._pack(shifted()), carry
-
-    def _noise_weight(self, data: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        noise = self._pack(o.variance[self.band] for o in self.observations).mul_(valid)
-        if noise.max() <= 1.01 * self.sky.variance:
-            return valid
-        # Smoothed, because a variance that was computed from the data would otherwise prefer the pixels that noise
-        # made faint; and sky counted as no less than its level, so that fluctuations of the sky change nothing.
-        expected = self.blur(torch.clamp(data, min=self.sky.level).mul_(valid)).div_(self.sky.level)
-        measured = self.blur(noise).div_(self.sky.variance)
-        return expected.div_(measured.clamp_(min=TINY)).clamp_(min=WEIGHT_FLOOR, max=1).mul_(valid)
-
-    def _set_domain(self, valid: torch.Tensor, cuts, margin: int) -> None:
-        """Find which pixels are restored, how much of its model a datum loses by the others, and ``1 / H^T w``.
-
-        With a model that is divided by ``reach``, the PSF's part inside the domain, a constant is an exact fixed
-        point although the margin is finite. The division cancels from the iteration; only the start and the
-        exposure have it.
-        """
-        self.reach = self.inverse_exposure = None
-        if self.weight.min() == 1:
-            return
-        domain = self.blur.adjoint(valid).gt_(SEEN)
-        for shape, cut, part in zip(self.shapes, cuts, self._parts(domain), strict=True):
-            y, x = (_beyond(*axis, margin) for axis in zip(self.blur.shape, shape, cut, strict=True))
-            part[y] = 0
-            part[:, x] = 0
-        self.reach = self.blur(domain).clamp_(min=0.1)
-        exposure = self.blur.adjoint(self.weight / self.reach)
-        self.inverse_exposure = domain.div_(exposure.clamp_(min=1e-2 * SEEN * WEIGHT_FLOOR))
-
-    def start(self, weighted: torch.Tensor) -> torch.Tensor:
-        """The first iteration's estimate: the model of a constant is known, so it takes one convolution."""
-        return self.correction(weighted if self.reach is None else weighted / self.reach)
-
-    def correction(self, ratio: torch.Tensor) -> torch.Tensor:
-        """``H^T ratio / H^T w``; zero where hardly any data see a pixel."""
-        # Rounding, or a PSF with negative pixels, can make it negative; a negative estimate would run away.
-        out = self.blur.adjoint(ratio).clamp_(min=0)
-        return out if self.inverse_exposure is None else out.mul_(self.inverse_exposure)
-
-    def reduced_chi2(self, model: torch.Tensor) -> float:
-        """Mean over the valid pixels of ``(model - data)^2 / variance``."""
-        total = count = 0.0
-        for o, (h, w), fitted in zip(self.observations, self.shapes, self._parts(model), strict=True):
-            valid = o.valid[self.band]
-            noise = self.sky.variance if o.variance is None else o.variance[self.band][valid]
-            data = np.maximum(o.data[self.band][valid] + np.float32(self.sky.background), 0)
-            residual = fitted[:h, :w].numpy()[valid] - data
-            total += float(np.sum(np.square(residual, dtype=np.float64) / noise)) if np.all(noise) else 0.0
-            count += float(valid.sum())
-        return total / max(count, 1.0)
-
-    def noisy(self, rngs) -> torch.Tensor:
-        """The weighted data with noise drawn from the variance added."""
-        data = []
-        for o, rng in zip(self.observations, rngs, strict=True):
-            valid = o.valid[self.band]
-            variance = self.sky.variance if o.variance is None else o.variance[self.band]
-            noise = np.sqrt(np.where(valid, variance, 0), dtype=np.float32)
-            noise *= rng.standard_normal(o.shape[1:], np.float32)
-            shifted = o.data[self.band] + np.float32(self.sky.background) + noise
-            data.append(np.where(valid, np.maximum(shifted, 0), 0))
-        return self._pack(data).mul_(self.weight)
-
-    def unpack(self, estimate: torch.Tensor, carry, into) -> None:
-        """Write the tiles' parts of the grid; ``carry`` `None` leaves the background in."""
-        unseen = None if self.inverse_exposure is None else self._parts(self.inverse_exposure == 0)
-        for i, ((h, w), part, out) in enumerate(zip(self.shapes, self._parts(estimate), into, strict=True)):
-            out[...] = part[:h, :w].numpy()
-            if carry is None:
-                continue
-            out -= np.float32(self.sky.background)
-            if carry[i] is not None:
-                out += carry[i]
-            if unseen is not None:
-                # Deep inside a mask nothing is known; the filling is as good as anything, and the mask says so.
-                hidden = unseen[i][:h, :w].numpy()
-                out[hidden] = self.observations[i].data[self.band][hidden]
-
-    def _pack(self, arrays) -> torch.Tensor:
-        """One image a tile, laid on the grid, zero elsewhere."""
-        grid = torch.zeros(self.blur.image_shape)
-        for array, (h, w), part in zip(arrays, self.shapes, self._parts(grid), strict=True):
-            part.numpy()[:h, :w] = array
-        return grid
-
-    def _parts(self, grid: torch.Tensor) -> list[torch.Tensor]:
-        return [grid[..., 0], grid[..., 1]] if self.blur.packed else [grid]
-
-
-def _grid_shape(shapes, cuts, radius: int, margin: int) -> tuple[int, int]:
-    """A quick grid that holds the tiles and, where one ends with the image, its margin.
-
-    A margin is as far from the data on its other side as the PSF reaches. Where a tile is cut on both sides none is
-    needed: what wraps around there is the halo's to absorb.
-    """
-
-    def needed(axis):
-        sizes = zip(shapes, cuts, strict=True)
-        return good_size(max(shape[axis] + (0 if all(cut[axis]) else margin + radius) for shape, cut in sizes))
-
-    return needed(0), needed(1)
-
-
-def _beyond(grid: int, size: int, cut: tuple[bool, bool], margin: int) -> slice:
-    """The part of an axis of the grid that belongs neither to the tile nor to its margins."""
-    if all(cut):
-        return slice(0, 0)
-    return slice(size + (0 if cut[1] else margin), grid - (0 if cut[0] else margin))
+def _alike(one: Observation, other: Observation) -> bool:
+    """Whether two images may share their transforms."""
+    same = one.shape == other.shape and (one.variance is None) == (other.variance is None)
+    return same and one.psf is not None and np.array_equal(one.psf, other.psf)
 
 
 def halo_width(psf: np.ndarray, iterations: int, acceleration=None) -> int:
@@ -468,12 +292,6 @@ def halo_width(psf: np.ndarray, iterations: int, acceleration=None) -> int:
     width = profile_width(psf)
     width *= (6.6 + 0.07 * width) * reach * (plain / 30) ** 0.125
     return int(np.ceil(max(width, effective_radius(psf, 1e-5))))
-
-
-def _checked_psf(observation: Observation) -> np.ndarray:
-    if observation.psf is None:
-        raise PSFError("psf=None: Richardson-Lucy needs the PSF; give psf=, or use 'blind-richardson-lucy'")
-    return observation.psf
 
 
 def positive_int(name: str, value, example: int) -> int:

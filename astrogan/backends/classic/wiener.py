@@ -22,11 +22,14 @@ from astrogan.backends.classic._linear import (
     variance_plane,
     wrapped,
 )
+from astrogan.backends.gan._device import device_of
 from astrogan.exceptions import InputError
+from astrogan.image.tiling import DEFAULT_TILE
 
 __all__ = ["Wiener", "wiener_filter"]
 
 _MAX_RADIUS = 128
+_TILE_ON_GPU = 2048
 
 
 class Wiener:
@@ -44,11 +47,13 @@ class Wiener:
         unbiased risk estimate, from the data and their variance alone.
     slope : float
         Logarithmic slope of the scene's power spectrum, above 0 and at most 8.
+    device : str
+        Where the transforms are made: "cpu", "cuda", "cuda:<number>", or "auto" (CUDA where torch finds it).
 
     Raises
     ------
     InputError
-        If ``balance`` is neither "auto" nor positive, or ``slope`` is outside its range.
+        If ``balance`` is neither "auto" nor positive, ``slope`` is outside its range, or there is no such device.
     PSFError
         When called without a PSF.
 
@@ -90,12 +95,20 @@ class Wiener:
 
     needs_psf = True
 
-    def __init__(self, balance="auto", *, slope: float = 3.0):
+    def __init__(self, balance="auto", *, slope: float = 3.0, device: str = "cpu"):
         self.balance = positive_or_auto("balance", balance, example=0.01)
         self.slope = positive("slope", slope, example=3.0)
         if self.slope > 8:
             raise InputError(f"slope={slope!r} must be at most 8, e.g. 3.0")
+        self.device = device
+        # torch is loaded for nothing but a device that is not the CPU, until there is something to transform
+        self._device = None if device == "cpu" else device_of(device)
         self._filters = Cache(64 * 2**20)
+
+    @property
+    def tile_size(self) -> int:
+        """Outer edge in pixels of the tiles at which it is quickest."""
+        return DEFAULT_TILE if self._device is None or self._device.type == "cpu" else _TILE_ON_GPU
 
     def __repr__(self):
         return f"Wiener(balance={self.balance!r}, slope={self.slope})"
@@ -116,7 +129,7 @@ class Wiener:
             return self
         psf = need_psf(observation, "wiener")
         balances = tuple(self._choose(observation, band, kernel) for band, kernel in enumerate(psf))
-        chosen = Wiener(balances, slope=self.slope)
+        chosen = Wiener(balances, slope=self.slope, device=self.device)
         chosen._filters = self._filters
         return chosen
 
@@ -143,7 +156,7 @@ class Wiener:
         psf = need_psf(observation, "wiener")
         balances = per_band("balance", self.for_image(observation).balance, len(psf))
         filters = [self._filter(kernel, balance) for kernel, balance in zip(psf, balances, strict=True)]
-        data, variance = apply_filters(filters, observation)
+        data, variance = apply_filters(filters, observation, self._device)
         return Estimate(data, variance, info=band_info("balance", balances, observation.bands))
 
     def _filter(self, kernel, balance):
@@ -159,16 +172,16 @@ class Wiener:
         return field_balance(plane - level_of(plane, valid), kernel, noise, self.slope)
 
 
-def apply_filters(filters, observation):
-    """(data, variance or None) of an observation through one `FiniteFilter` a band."""
+def apply_filters(filters, observation, device=None):
+    """(data, variance or None) of an observation through one `FiniteFilter` a band, on a device of torch."""
     data = np.empty_like(observation.data)
     variance = None if observation.variance is None else np.empty_like(data)
     for band, band_filter in enumerate(filters):
         valid = observation.valid[band]
         plane = fill(observation.data[band], valid)
-        band_filter(plane, level_of(plane, valid), out=data[band])
+        band_filter(plane, level_of(plane, valid), out=data[band], device=device)
         if variance is not None:
-            variance[band] = band_filter.variance(fill(observation.variance[band], valid))
+            variance[band] = band_filter.variance(fill(observation.variance[band], valid), device)
     return data, variance
 
 

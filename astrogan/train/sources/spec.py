@@ -8,6 +8,7 @@ from pathlib import Path
 
 from astrogan.exceptions import ImageReadError, InputError
 from astrogan.train.sources.base import Mix, Source
+from astrogan.train.sources.cube import FitsCube
 from astrogan.train.sources.field import Field
 from astrogan.train.sources.fits import FitsFolder
 from astrogan.train.sources.simulated import SimulatedStream
@@ -15,19 +16,23 @@ from astrogan.train.sources.stamps import StampTar
 
 __all__ = ["open_source", "open_sources"]
 
-_KINDS = {"stamps": StampTar, "fits": FitsFolder, "field": Field, "simulated": SimulatedStream}
+_KINDS = {"stamps": StampTar, "fits": FitsFolder, "cube": FitsCube, "field": Field, "simulated": SimulatedStream}
 
 
-def open_source(spec: Mapping, data: Path | str | None = None) -> Source:
+def open_source(spec: Mapping, data: Path | str | None = None, *, max_damaged: float = 0.0) -> Source:
     """The source that a table of a recipe describes.
 
     Parameters
     ----------
     spec : mapping
-        ``kind`` is ``"stamps"`` (`StampTar`), ``"fits"`` (`FitsFolder`), ``"field"`` (`Field`) or ``"simulated"``
-        (`SimulatedStream`); the other keys are the arguments of that class. ``weight`` is left to `open_sources`.
+        ``kind`` is ``"stamps"`` (`StampTar`), ``"fits"`` (`FitsFolder`), ``"cube"`` (`FitsCube`), ``"field"``
+        (`Field`) or ``"simulated"`` (`SimulatedStream`); the other keys are the arguments of that class. ``weight`` is
+        left to `open_sources`.
     data : path, optional
         The folder that relative paths start from.
+    max_damaged : float, optional
+        Part of a source's files that may be damaged and left out, where it finds that at once (`FitsFolder`) and the
+        table does not say.
 
     Returns
     -------
@@ -65,10 +70,12 @@ def open_source(spec: Mapping, data: Path | str | None = None) -> Source:
             raise InputError(
                 f"spec of kind={kind!r} has no {key!r}; say where the data are, relative to the data folder"
             )
+    if max_damaged and "max_damaged" in parameters:
+        options.setdefault("max_damaged", max_damaged)
     return _KINDS[kind](**options)
 
 
-def open_sources(specs: Sequence[Mapping], data: Path | str | None = None) -> Source:
+def open_sources(specs: Sequence[Mapping], data: Path | str | None = None, *, max_damaged: float = 0.0) -> Source:
     """The sources of a recipe as one.
 
     Parameters
@@ -78,6 +85,9 @@ def open_sources(specs: Sequence[Mapping], data: Path | str | None = None) -> So
         or for none: then by the number of images).
     data : path, optional
         The folder that relative paths start from.
+    max_damaged : float, optional
+        Part of a source's files that may be damaged and left out, where it finds that at once (`FitsFolder`) and the
+        table does not say.
 
     Returns
     -------
@@ -96,7 +106,7 @@ def open_sources(specs: Sequence[Mapping], data: Path | str | None = None) -> So
     weighted = ["weight" in spec for spec in specs]
     if any(weighted) and not all(weighted):
         raise InputError(f"only {sum(weighted)} of {len(weighted)} tables have a 'weight'; give it to all or to none")
-    sources = [open_source(spec, data) for spec in specs]
+    sources = [open_source(spec, data, max_damaged=max_damaged) for spec in specs]
     if len(sources) == 1:
         return sources[0]
     return Mix(sources, [spec["weight"] for spec in specs] if all(weighted) else None)

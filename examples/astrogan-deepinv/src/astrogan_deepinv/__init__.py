@@ -1,0 +1,1 @@
+"""Denoisers of deepinv as restorers of astrogan."""
