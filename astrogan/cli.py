@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from astrogan.catalogs._command import catalog_options, run_many, taken_over
 from astrogan.exceptions import (
     AstroganError,
     AstroganWarning,
@@ -108,8 +109,8 @@ def _image_options(function):
     """Options that say how the input is read and where the output goes."""
     for option in reversed(
         (
-            click.argument("images", nargs=-1, required=True, metavar="IN..."),
-            click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="FITS file to write."),
+            click.argument("images", nargs=-1, metavar="IN..."),
+            click.option("-o", "--output", required=True, type=click.Path(), help="FITS file to write."),
             click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
             click.option("--hdu", help="HDU of the image: number or EXTNAME."),
             click.option("--unit", help="Unit, where the file has no BUNIT: adu, electron, nmgy, ..."),
@@ -197,6 +198,8 @@ def _client(address):
 
 def _reading(images, *, hdu, unit, uncertainty, uncertainty_type, mask, saturation, pixel_scale, max_pixels, **_):
     """The image argument and the reading keywords of an operator's call."""
+    if not images:
+        raise click.UsageError("Missing argument 'IN...'.")
     keywords = {
         "hdu": _hdu(hdu),
         "unit": unit,
@@ -351,9 +354,10 @@ def _alignment(table):
 @_image_options
 @click.option("-b", "--backend", default="nafnet", show_default=True, help="See: astrogan backends.")
 @click.option("--tile", type=click.IntRange(min=8), help="Edge of the tiles in pixels.")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a core.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads (of many: processes); default: one a core.")
 @click.option("--diagnose", is_flag=True, help="Print the reconvolution check.")
 @_mosaic_options
+@catalog_options
 def restore(
     images,
     output,
@@ -371,11 +375,24 @@ def restore(
     scheduler,
     **reading,
 ):
-    """Restore IN (several files: one a band) and write OUTPUT."""
+    """Restore IN (several files: one a band) and write OUTPUT.
+
+    Where OUTPUT is a folder (there is one, or it ends with /) each IN is an image of its own, written there under its
+    name; with --catalog a stamp is restored for each row of a table.
+    """
     from astrogan import Restorer
 
-    _check_outputs(overwrite, [output])
+    many = taken_over(reading, images, output)
     backend_options = _options(options, taken=("backend", "psf", "tile", "workers"))
+    if many:
+        _need_mosaic(mosaic=mosaic, window=window)
+        with _client(scheduler) as client, _progress("restoring") as progress:
+            operator = Restorer(backend, psf=_psf(psf), tile=tile, **backend_options)
+            how = {"workers": workers, "client": client, "restart": restart, "overwrite": overwrite, "seed": seed}
+            keywords = _reading(("",), **reading)[1]
+            run_many(operator, images, output, many, diagnose=diagnose, progress=progress, **how, **keywords)
+        return
+    _check_outputs(overwrite, [output])
     if mosaic:
         if diagnose:
             raise click.UsageError("--diagnose compares whole images; leave it out with --mosaic")
@@ -791,8 +808,10 @@ def evaluate(truth, images, hdu, unit, data_range, output, overwrite):
 
 
 _BENCHES = {
+    "catalog": "astrogan.bench.catalog",
     "deblending": "astrogan.bench.deblending",
     "degradation": "astrogan.bench.degradation",
+    "loading": "astrogan.bench.loading",
     "mosaic": "astrogan.bench.mosaic",
     "networks": "astrogan.bench.networks",
     "noise": "astrogan.bench.noise",

@@ -36,8 +36,14 @@ offline = os.environ.get("ASTROGAN_DOCS_OFFLINE", "") not in ("", "0")
 if offline:
     intersphinx_mapping.clear()
     nitpick_ignore_regex += [
-        (r"py:.*", r"(astropy|numpy|scipy|photutils|skimage|torch|matplotlib|galsim|pluggy|reproject|dask|distributed)(\..*)?"),
-        (r"py:.*", r"(True|False|None|AssertionError|LookupError|OSError|ValueError|len|(abc|concurrent|enum|pathlib)\..*)"),
+        (
+            r"py:.*",
+            r"(astropy|numpy|scipy|photutils|skimage|torch|matplotlib|galsim|pluggy|reproject|dask|distributed)(\..*)?",
+        ),
+        (
+            r"py:.*",
+            r"(True|False|None|AssertionError|LookupError|OSError|ValueError|len|(abc|concurrent|enum|pathlib)\..*)",
+        ),
     ]
 else:
     intersphinx_mapping |= {

@@ -122,7 +122,7 @@ ALLOWED = {
     "backends": {"api", "nn", "weights", "image"},
     "simulate": {"image", "api"},
     "mosaic": {"image", "api"},
-    "catalogs": {"image", "operators", "api", "plugins"},
+    "catalogs": {"image", "operators", "api", "plugins", "metrics"},
     "operators": {"image", "plugins", "api", "metrics", "simulate", "mosaic"},
     "testing": {"api", "image"},
     "datasets": {"image"},
