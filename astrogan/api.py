@@ -279,7 +279,7 @@ class Template:
         shape (band,). The operator adds it to that of the noise.
     flags : int, optional
         Any of ``Template.FAILED`` (32: the source could not be modelled; ``data`` is a stand-in) and
-        ``Template.NOFIT`` (128: a fit did not settle). They go to the catalogue.
+        ``Template.NOFIT`` (128: a fit did not settle). They go to the catalog.
     """
 
     FAILED: ClassVar[int] = 32

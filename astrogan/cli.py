@@ -1,6 +1,7 @@
 """The ``astrogan`` command: the operators in the words of `astrogan`'s Python interface.
 
-Exit status: 0 if all went well, 1 if data or files are at fault, 2 if the command line is, 130 if interrupted.
+Exit status: 0 if all went well, 1 if data or files are at fault, 2 if the command line is, 130 if interrupted, 143 if
+terminated.
 Tracebacks are for ``--debug``. Nothing is overwritten without ``--overwrite``. Heavy imports wait until a command
 runs, so ``astrogan --help`` answers at once.
 """
@@ -8,8 +9,11 @@ runs, so ``astrogan --help`` answers at once.
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +53,7 @@ def main(argv=None):
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in argv
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _terminable():
         warnings.simplefilter("default", AstroganWarning)
         warnings.showwarning = _warnings_once()
         try:
@@ -61,6 +65,8 @@ def main(argv=None):
             return error.exit_code
         except KeyboardInterrupt:
             return _fail("interrupted", 130)
+        except _Terminated:
+            return _fail("terminated", 143)
         except BrokenPipeError:
             sys.stderr.close()
             return 1
@@ -71,8 +77,44 @@ def main(argv=None):
         except Exception as error:
             if debug:
                 raise
-            return _fail(f"error: {type(error).__name__}: {error} (traceback: astrogan --debug COMMAND ...)", 1)
+            return _fail(f"error: {_explained(error)} (traceback: astrogan --debug COMMAND ...)", 1)
     return 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM as an exception, so that temporary files go; no ``Exception``, which a backend might take for its own."""
+
+
+@contextmanager
+def _terminable():
+    """While a command runs, SIGTERM ends it as Ctrl-C does; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def end(number, _):
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != process:  # a worker that was forked: it has nothing to clean up
+            os.kill(os.getpid(), number)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _explained(error):
+    """One line for an error that is not astrogan's own."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "can't allocate memory" in reason:
+        remedy = "use smaller tiles (--tile), fewer threads (--workers) or a part of the image"
+        return f"out of memory: {reason[:200] or 'nothing more can be allocated'}; {remedy}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{str(error.filename)!r}: {error.strerror}"
+    return f"{type(error).__name__}: {reason}"
 
 
 def _fail(message, status):

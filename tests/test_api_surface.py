@@ -162,7 +162,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 # Backends are arrays in, arrays out: of the image package they see only what works on plain arrays.
-BACKENDS_SEE = {"psf", "blends", "tiling", "mask", "uncertainty", "stretch", "wcs", "_convolve", "_kernels"}
+BACKENDS_SEE = {"psf", "blends", "tiling", "mask", "uncertainty", "stretch", "wcs", "_convolve", "_kernels", "_quiet"}
 
 
 def imported(path):

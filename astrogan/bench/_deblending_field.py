@@ -93,7 +93,7 @@ def _stamps(rng):
 
 
 def photutils_catalogs(observation):
-    """photutils' own way: detect, deblend, and a catalogue in each band.
+    """photutils' own way: detect, deblend, and a catalog in each band.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def field_table(rows, size, *, seed=0, progress=None):
 _CAPTION = (
     "{size} x {size} pixels in three bands with {count} stars and galaxies, half of them in groups; one process a row, "
     "the second call of each counts, one core for torch and BLAS. sources: that the row found; seconds: whole call "
-    "(detection, templates, sources, catalogue); megabytes: peak of the process beyond what it held before the call, "
+    "(detection, templates, sources, catalog); megabytes: peak of the process beyond what it held before the call, "
     "the result included; images: the same in float32 cubes of the field; _ratio: over photutils' own (detect_sources, "
     "deblend_sources, SourceCatalog in each band), in the same run."
 )

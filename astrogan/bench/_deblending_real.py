@@ -23,7 +23,7 @@ _SHIFT, _PAD = (3, -2), 6  # pixels along y and x; frame of masked pixels around
 
 
 def truth_table(rows, data):
-    """Errors on the simulated HSC blends, with the centres of their catalogues.
+    """Errors on the simulated HSC blends, with the centres of their catalogs.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ _TRUTH_CAPTION = (
     f"mean_bright: where the true S/N in the band is above {_BRIGHT:g} (one source of the matched file has no light in "
     "u, and its relative error there means nothing). cosine: median over sources of the pixel cosine with the truth, "
     "cosine_model: of the template. matched, unmatched: one blend each in six bands (ugrizy), noise measured on the "
-    "background; rows of the catalogue that share a position are one source; its positions are up to 0.7 pixels beside "
+    "background; rows of the catalog that share a position are one source; its positions are up to 0.7 pixels beside "
     "the light's centroids. scarlet test: 40 blends in five bands, where one or two peaks of a blend have a known flux "
     "(magnitudes at a zero point of 27) and none has an image. in_68, in_95: per source, part of the bands whose true "
     "flux lies within one and two flux_err."
@@ -134,7 +134,7 @@ def conservation_table(rows, data):
 
 
 _LAWS_CAPTION = (
-    "Real HSC blends (grizy, centres of their own catalogues) and 320 x 320 pixels of the KiDS field (gri, each row's "
+    "Real HSC blends (grizy, centres of their own catalogs) and 320 x 320 pixels of the KiDS field (gri, each row's "
     "own detection). conservation: largest departure of sources + residual from the image; permutation: largest "
     f"difference of a source when the positions come in the opposite order; translation: when image and positions are "
     f"moved by {_SHIFT} pixels in a frame of masked ones; all three over the image's largest value. light: part of the "

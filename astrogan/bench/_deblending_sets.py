@@ -101,8 +101,8 @@ def from_blend(blend, name):
 def truth_files(data):
     """The two simulated HSC-like blends whose sources are known pixel by pixel.
 
-    The noise is that of the background, measured band by band as for a user's image. Rows of the catalogue at one
-    position (a bulge and its disk) are one source. Positions are the catalogue's, which lie up to 0.7 pixels beside the
+    The noise is that of the background, measured band by band as for a user's image. Rows of the catalog at one
+    position (a bulge and its disk) are one source. Positions are the catalog's, which lie up to 0.7 pixels beside the
     light's centroids.
 
     Parameters

@@ -76,7 +76,7 @@ def _write_stamps(folder, count, seed):
 
 
 def deblending(job):
-    """A crowded field in three bands beside photutils' own detection, deblending and catalogue."""
+    """A crowded field in three bands beside photutils' own detection, deblending and catalog."""
     if not installed("galsim"):
         yield absent("deblending", "crowded field", "galsim")
         return

@@ -1,4 +1,4 @@
-"""Asking the catalogue of SDSS for galaxies."""
+"""Asking the catalog of SDSS for galaxies."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def sdss_query(redshift=(0.01, 0.02), *, bands="gri", limit=None, where=None):
 
 
 def sdss_table(sql, *, data_release=12, downloader=None):
-    """The answer of SDSS' catalogue server to a query, through astroquery.
+    """The answer of SDSS' catalog server to a query, through astroquery.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def _parsed(lines):
 
 
 def known_sample(path, sql, data_release, downloader, needed=("ra", "dec", *FIELD)):
-    """The catalogue's answer, from the folder if it is there."""
+    """The catalog's answer, from the folder if it is there."""
     from astrogan.image.write import write_table
 
     if path.exists():
@@ -217,7 +217,7 @@ def _astroquery():
         from astroquery.sdss import SDSSClass
     except ImportError as error:
         raise MissingDependencyError(
-            "asking SDSS' catalogue needs astroquery: run `pip install 'astrogan[data]'` (or `pip install "
+            "asking SDSS' catalog needs astroquery: run `pip install 'astrogan[data]'` (or `pip install "
             "astroquery`); without it, give a sample of your own"
         ) from error
     return SDSSClass()

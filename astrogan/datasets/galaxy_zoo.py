@@ -117,7 +117,7 @@ def fetch_galaxy_zoo(
     InputError
         If an argument cannot be used, or the folder holds stamps of another kind.
     DownloadError
-        If the catalogue could not be asked, or five stamps in a row could not be had.
+        If the catalog could not be asked, or five stamps in a row could not be had.
     ImageWriteError
         If the disk is full or the folder cannot be written to.
     MissingDependencyError

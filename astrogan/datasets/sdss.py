@@ -91,7 +91,7 @@ def fetch_sdss_sample(
 ):
     """Fetch calibrated cutouts around galaxies from SDSS frames; by default of the GalaxyGAN paper's sample.
 
-    The catalogue is asked once (`sdss_query`; ``sample.ecsv`` in the folder), then the frames of each field come, one
+    The catalog is asked once (`sdss_query`; ``sample.ecsv`` in the folder), then the frames of each field come, one
     after the other, and the galaxies in it are cut out.
 
     Parameters
@@ -132,7 +132,7 @@ def fetch_sdss_sample(
     InputError
         If an argument cannot be used, or the folder holds cutouts of another kind.
     DownloadError
-        If the catalogue could not be asked, or five galaxies in a row could not be had.
+        If the catalog could not be asked, or five galaxies in a row could not be had.
     ImageWriteError
         If the disk is full or the folder cannot be written to.
     MissingDependencyError
@@ -149,7 +149,7 @@ def fetch_sdss_sample(
     read back as a cube with `astrogan.read_image` and with ``FitsFolder(folder, bands="all")``. The noise is that of
     SDSS' data model: :math:`\\sigma^2 = c^2 (n / g + v)` with n the counts of object and sky, g the gain, v the dark
     variance and c the nanomaggies per count. In resampled bands the noise of a pixel is a little less than that, and
-    that of neighbours is correlated. The PSF is a Moffat profile of the width that the catalogue has for the field.
+    that of neighbours is correlated. The PSF is a Moffat profile of the width that the catalog has for the field.
     """
     bands = checked_bands(bands)
     whole_number("size", size, 8, 1489)

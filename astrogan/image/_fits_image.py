@@ -320,7 +320,7 @@ def _in_unit(values, hdu, kind, source):
     power = {"std": 1, "var": 2, "ivar": -2}[kind]
     try:
         factor = parse_unit(text).to(source.unit**power)
-    except (UnitError, ValueError) as error:  # often the image's BUNIT without its power
+    except (UnitError, ValueError, ArithmeticError) as error:  # often the image's BUNIT without its power
         logger.debug("BUNIT=%r of HDU %d is not used: %s", text, hdu.index, error)
         return values
     return values if factor == 1 else values * factor

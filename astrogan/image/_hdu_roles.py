@@ -79,11 +79,18 @@ def band_of(hdu: Hdu) -> str:
     return header_text(hdu.header, "BAND") or header_text(hdu.header, "FILTER")
 
 
+def extension_name(band: str) -> str:
+    """EXTNAME for a band: its own name, but of a number not that alone, by which astropy and DS9 find HDUs."""
+    band = band.strip()
+    return f"BAND{band}" if band.isdecimal() else band
+
+
 def science(hdus) -> list[Hdu]:
     """Those of the image HDUs that are images of the sky: the ones that say so, else those that say nothing else."""
     images = [hdu for hdu in hdus if hdu.is_image]
-    written = header_text(hdus[0].header, "AGBANDS").upper().split(",") if hdus and not hdus[0].is_image else []
-    named = [hdu for hdu in images if hdu.name.upper() in written]
+    written = header_text(hdus[0].header, "AGBANDS").split(",") if hdus and not hdus[0].is_image else []
+    names = {name.upper() for band in written for name in (band, extension_name(band))}
+    named = [hdu for hdu in images if hdu.name.upper() in names]
     if len(named) == len(written) > 0:
         return named
     roles = {hdu.index: role_of(hdu).kind for hdu in images}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import threading
 import unicodedata
-import warnings
 from collections.abc import Mapping
 from copy import copy
 from functools import lru_cache
@@ -15,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from astrogan.exceptions import UnitError
+from astrogan.image._quiet import quiet
 
 __all__ = ["SATURATION", "is_wcs_keyword", "parse_unit", "quiet", "safe_header", "unit_text"]
 
@@ -44,26 +43,6 @@ _WCS = re.compile(
 
 _PLAIN_KEY = re.compile(r"[A-Z0-9_-]{1,8}")
 _COMMENTARY = ("COMMENT", "HISTORY", "")
-
-# Changing the warning filters is a matter of the whole process, so one thread at a time does it.
-_FILTERS = threading.RLock()
-
-
-@contextlib.contextmanager
-def quiet():
-    """No warnings, and no notes in astropy's log: it speaks of every oddity in a header, and there are many."""
-
-    def only_warnings(record):
-        return record.levelno > logging.INFO
-
-    log = logging.getLogger("astropy")
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.addFilter(only_warnings)
-        try:
-            yield
-        finally:
-            log.removeFilter(only_warnings)
 
 
 # ---- headers -----------------------------------------------------------------------------------------------------
@@ -289,8 +268,10 @@ def parse_unit(text):
     spelled = _WORD.sub(lambda match: _ALIASES.get(match[0].lower(), match[0]), wanted)
     with quiet():
         for candidate in (wanted, spelled):
-            with contextlib.suppress(TypeError, ValueError):
-                return u.Unit(candidate)
+            with contextlib.suppress(TypeError, ValueError, ArithmeticError):
+                unit = u.Unit(candidate)
+                unit.decompose()  # some have powers that no float holds, and fail wherever they are converted
+                return unit
     raise UnitError(f"unit={text!r} is not known to astropy.units; give one such as 'adu', 'electron' or 'nmgy'")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from astrogan.exceptions import PSFError, PSFWarning
+from astrogan.exceptions import ImageReadError, PSFError, PSFWarning
 from astrogan.image._kernels import LARGEST, clean_kernel, gaussian_psf, padded_to, render_profile, trim_psf
 from astrogan.image._psf_model import GridPSF, PSFModel
 
@@ -283,20 +283,17 @@ def _from_text(psf, context, name):
 
 def _read_kernel(path, name):
     """The first image in a FITS file, or the array in a ``.npy`` file."""
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
-        from astropy.io import fits
+    from astrogan.image._fits_file import FitsFile, reading
 
-        with fits.open(path, memmap=False) as hdus:
-            for hdu in hdus:
-                if hdu.is_image and hdu.header.get("NAXIS", 0) in (2, 3):
-                    if hdu.size > 8 * LARGEST**2:
-                        raise PSFError(f"{name}={str(path)!r} holds an image of {hdu.shape} pixels; no PSF is so large")
-                    return np.array(hdu.data, dtype=np.float64)
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, PSFError):
-            raise
+    try:
+        with reading(path):  # numpy's reader of damaged files raises what Python's parser does
+            if path.suffix.lower() == ".npy":
+                return np.load(path, allow_pickle=False)
+            with FitsFile(path, 8 * LARGEST**2) as file:
+                for hdu in file.images:
+                    if len(hdu.shape) in (2, 3):
+                        return file.pixels(hdu)[0].astype(np.float64)
+    except ImageReadError as error:
         raise PSFError(f"{name}={str(path)!r} cannot be read: {error}") from error
     raise PSFError(f"{name}={str(path)!r} holds no image; give the file of a kernel, 2-D or (band, k, k)")
 

@@ -13,6 +13,7 @@ import numpy as np
 from astrogan.exceptions import InputError, PSFError
 from astrogan.image._kernels import FWHM_PER_SIGMA, clean_kernel
 from astrogan.image._psf_model import PSFModel
+from astrogan.image._quiet import quiet
 from astrogan.image.mask import fill_invalid, grow_mask
 from astrogan.image.uncertainty import background_rms, location_and_scale
 
@@ -186,13 +187,9 @@ def _candidates(image, valid, noise, scale):
 
 def _peaks(smooth, smooth_noise, box):
     """Integer positions, heights and significances of local maxima above 5 sigma."""
-    import warnings
-
     from photutils.detection import find_peaks
-    from photutils.utils.exceptions import NoDetectionsWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoDetectionsWarning)
+    with quiet():  # it warns where it finds none
         table = find_peaks(smooth, 5 * smooth_noise, box_size=box)
     if table is None:
         none = np.zeros(0, int)

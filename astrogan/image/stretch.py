@@ -235,11 +235,15 @@ def stretch_from_dict(card):
     >>> stretch_from_dict(LinearStretch(scale=2.0).to_dict())
     LinearStretch(scale=2.0, offset=0.0)
     """
+    if not isinstance(card, dict):
+        raise InputError(f"card={card!r} must be a dict with the name of a stretch and its parameters")
     parameters = dict(card)
     name = parameters.pop("stretch", None)
-    if name not in _STRETCHES:
+    if not isinstance(name, str) or name not in _STRETCHES:
         raise InputError(f"stretch={name!r} is unknown; use one of {', '.join(sorted(_STRETCHES))}")
     try:
         return _STRETCHES[name](**parameters)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"card={card!r} does not describe a {name} stretch: {error}") from None

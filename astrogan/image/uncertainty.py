@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from astrogan.exceptions import InputError, UnitError
+from astrogan.image._quiet import quiet
 from astrogan.image.mask import grow_mask
 
 __all__ = ["background_rms", "to_uncertainty", "variance_of"]
@@ -195,11 +196,25 @@ def background_rms(data, valid=None):
     if not valid.any():
         raise InputError(f"data of shape {data.shape} has no valid pixel to measure the background on")
     # In units of the scatter nothing overflows or underflows, be the flux in W / m^2 or in electrons.
-    level, scale = location_and_scale(data[valid].astype(np.float64))
-    image = np.where(valid, (data - level) / scale, 0.0)
+    level, scale = location_and_scale(data[valid])
+    image = _normalised(data, valid, level, scale)
     plane = _plane(image, valid)
-    background, rms = _maps(np.where(valid, image - plane, 0.0), valid)
-    return (background + plane) * scale + level, rms * scale
+    image -= plane
+    image[~valid] = 0
+    background, rms = _maps(image, valid)
+    del image
+    background = np.add(background, plane, dtype=np.float64)
+    background *= scale
+    background += level
+    return background, np.multiply(rms, scale, dtype=np.float64)
+
+
+def _normalised(data, valid, level, scale):
+    """The image in units of its scatter: numbers about one, for which float32 is enough, with half the memory."""
+    image = np.subtract(data, level, dtype=np.float64)
+    image /= scale
+    image[~valid] = 0
+    return np.clip(image, -1e15, 1e15, out=image).astype(np.float32)
 
 
 _BOX_MIN, _BOX_MAX = 16, 64
@@ -214,7 +229,7 @@ def _maps(image, valid):
     if sky.sum() < max(0.1 * valid.sum(), 16):
         sky = valid
     level, scale = location_and_scale(image[sky])
-    constant = np.full(image.shape, level), np.full(image.shape, scale)
+    constant = np.broadcast_to(level, image.shape), np.broadcast_to(scale, image.shape)
     if box < _BOX_MIN:
         return constant
     background, _ = _background_2d(image, sky, box)
@@ -257,7 +272,7 @@ def _plane(image, valid):
         if use.sum() < 12:
             return np.zeros(image.shape)
     y, x = np.arange(image.shape[0])[:, None], np.arange(image.shape[1])[None, :]
-    return plane[1] * (x - x.mean()) + plane[2] * (y - y.mean())
+    return (plane[1] * (x - x.mean()) + plane[2] * (y - y.mean())).astype(np.float32)
 
 
 def _background_2d(image, sky, box, step=1):
@@ -265,15 +280,11 @@ def _background_2d(image, sky, box, step=1):
 
     ``step`` 2 takes every other row and column where boxes have plenty of them.
     """
-    import warnings
-
     from astropy.stats import SigmaClip
-    from astropy.utils.exceptions import AstropyUserWarning
     from photutils.background import Background2D, MADStdBackgroundRMS, MedianBackground
 
     step = step if box >= _BOX_MAX else 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyUserWarning)
+    with quiet():
         try:
             boxes = Background2D(
                 image[::step, ::step],
@@ -308,7 +319,7 @@ def _from_boxes(mesh, shape, box, degree):
             continue
         spline = make_interp_spline(centres, np.eye(n_boxes), k=min(degree, n_boxes - 1))
         matrices.append(spline(np.clip(np.arange(n), centres[0], centres[-1])))
-    return matrices[0] @ mesh @ matrices[1].T
+    return (matrices[0] @ mesh).astype(np.float32) @ matrices[1].T.astype(np.float32)
 
 
 def _sources(image, valid, box):
@@ -350,7 +361,7 @@ def _relative_noise(image, valid, box):
 def location_and_scale(values):
     """Median and standard deviation of the sky by 3-sigma clipping about the median; the scale is never zero."""
     # Every n-th of some 300,000 values tells the median to 0.2 % of the scatter; n is odd, as columns come in pairs.
-    values = values[:: 2 * (len(values) // 600_000) + 1]
+    values = values[:: 2 * (len(values) // 600_000) + 1].astype(np.float64)
     kept = values
     level = scale = 0.0
     for _ in range(10):

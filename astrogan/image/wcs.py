@@ -403,16 +403,13 @@ def wcs_from_header(header: Header, *, naxis: int | None = None) -> WCS | None:
     `~astrogan.exceptions.WCSError`
         If the header's WCS contradicts itself.
     """
-    import warnings
-
-    from astropy.utils.exceptions import AstropyUserWarning, AstropyWarning
     from astropy.wcs import WCS
+
+    from astrogan.image._quiet import quiet
 
     if naxis is None:
         naxis = int(header.get("NAXIS", 0)) or int(header.get("WCSAXES", 2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        warnings.simplefilter("ignore", AstropyUserWarning)
+    with quiet():
         try:
             if naxis == 2 or not _is_distorted(header):
                 wcs = WCS(header, naxis=naxis, relax=True)
@@ -484,7 +481,8 @@ def _transform(wcs, scale, shift, shape):
     for name in ("cpdis1", "cpdis2", "det2im1", "det2im2"):
         if getattr(out, name) is not None:
             setattr(out, name, _scale_table(getattr(out, name), scale, shift))
-    rest = None if wcs.pixel_shape is None else wcs.pixel_shape[2:]
+    # A header may have more axes than the WCS that was made of it.
+    rest = None if wcs.pixel_shape is None else wcs.pixel_shape[2 : out.naxis]
     if shape is None or (rest is None and out.naxis > 2):
         out.pixel_shape = None
     else:

@@ -186,8 +186,9 @@ def write_image(image, path, *, overwrite=False):
     ``UTYPE``) and PSF (``PSFIMAGE``) follow as `~astropy.nddata.CCDData` writes and reads them, and after them the
     flags of a result (``FLAGS``, its keyword ``AGFLAGS`` says what the bits mean); other flags than integers are not
     written. Several bands get an extension each, named by band, followed by ``<band>_MASK`` and so on;
-    `~astrogan.image.read.read_image` puts them together again. ``meta`` becomes the header; NaN, arrays and other
-    things that FITS cannot hold become text. The same image gives the same bytes.
+    `~astrogan.image.read.read_image` puts them together again. Bands without names are numbered, and their extensions
+    are ``BAND0``, ``BAND1``, ..., since ``0`` alone is the number of an HDU. ``meta`` becomes the header; NaN, arrays
+    and other things that FITS cannot hold become text. The same image gives the same bytes.
 
     Examples
     --------
@@ -238,6 +239,8 @@ def _hdus(image):
     """(header, array) of each HDU, in order; array `None` for an empty primary."""
     from astropy.nddata import NDData
 
+    from astrogan.image._hdu_roles import extension_name
+
     if isinstance(image, NDData):
         return _hdus_of(image, "image", primary=True)
     if isinstance(image, Mapping):
@@ -251,14 +254,15 @@ def _hdus(image):
         )
     if not items:
         raise InputError("image is empty; give at least one band")
-    upper = [name.strip().upper() for name in names]
+    extensions = [extension_name(name) for name in names]
+    upper = [name.upper() for name in extensions]
     if len(set(upper)) < len(upper) or not all(upper):
         raise InputError(f"image has bands {names}; FITS needs names that differ, capitals aside")
     hdus = [_primary(names)]
-    for name, item in zip(names, items, strict=True):
+    for name, extension, item in zip(names, extensions, items, strict=True):
         if not isinstance(item, NDData):
             raise InputError(f"image[{name!r}] is {type(item).__name__}; it must be CCDData or NDData")
-        hdus += _hdus_of(item, f"image[{name!r}]", band=name)
+        hdus += _hdus_of(item, f"image[{name!r}]", band=name, extension=extension)
     return hdus
 
 
@@ -279,8 +283,8 @@ def _primary(bands):
     return header, None
 
 
-def _hdus_of(image, name, *, primary=False, band=None):
-    """The image and its companions."""
+def _hdus_of(image, name, *, primary=False, band=None, extension=None):
+    """The image and its companions; the extension has the name of the band unless another is given."""
     array = _array(image.data, name)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise InputError(f"{name} has shape {array.shape}; it must be (y, x) or (band, y, x), no axis empty")
@@ -289,8 +293,9 @@ def _hdus_of(image, name, *, primary=False, band=None):
         raise ImageWriteError(
             f"{name} has a WCS with look-up tables, of which a file can hold one image's; give each band its own file"
         )
-    prefix = "" if band is None else f"{band}_"
-    hdus = [(_header(array, cards, primary=primary, extname=band), array)]
+    extension = extension or band
+    prefix = "" if extension is None else f"{extension}_"
+    hdus = [(_header(array, cards, primary=primary, extname=extension), array)]
     mask = _mask(image, array.shape, name)
     if mask is not None:
         hdus.append((_header(mask, extname=f"{prefix}MASK"), mask))

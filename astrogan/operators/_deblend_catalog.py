@@ -1,4 +1,4 @@
-"""From templates to sources: an image shared out exactly, and the catalogue of what came of it."""
+"""From templates to sources: an image shared out exactly, and the catalog of what came of it."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class _Cut:
 
 
 def _extract(scene, template, i):
-    """One source's pixels, and its row of the catalogue."""
+    """One source's pixels, and its row of the catalog."""
     prepared, observation = scene.prepared, scene.observation
     box = _box(template)
     data, total, shared = np.asarray(template.data, np.float64), scene.total[box], scene.shared[box]

@@ -1,4 +1,4 @@
-"""`DeblendResult`: the sources of an image, their catalogue, and what is left; writing it to FITS."""
+"""`DeblendResult`: the sources of an image, their catalog, and what is left; writing it to FITS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAGS = {
     "CLOSE": 64,
     "NOFIT": Template.NOFIT,
 }
-"""Bits of the catalogue's ``flags``: the source's light reaches the image's edge; it falls on masked pixels; it is
+"""Bits of the catalog's ``flags``: the source's light reaches the image's edge; it falls on masked pixels; it is
 shared with another source; there is none; it falls on saturated pixels; the backend could not model the source;
 another source is too near to tell the two apart; the backend's fit did not settle."""
 
@@ -200,7 +200,7 @@ _FORMATS = {"id": "d", "x": ".1f", "y": ".1f", "ra": ".5f", "dec": ".5f", "blend
 
 
 def _shown_columns(catalog):
-    """{heading with unit: cells} of what a glance at the catalogue needs."""
+    """{heading with unit: cells} of what a glance at the catalog needs."""
     few = catalog[:_SHOWN_ROWS]
     columns = {}
     for name in few.colnames:

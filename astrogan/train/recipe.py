@@ -17,7 +17,8 @@ __all__ = ["Recipe", "list_recipes", "parse_recipe", "read_recipe"]
 
 TASKS = ("restoration", "galaxygan2017", "deblending", "usaid2019", "branched-gan", "translation", "lin2020")
 _WITHOUT_DATA = ("deblending", "translation", "lin2020")  # they draw their own
-_POSITIVE = ("steps", "batch", "crop", "epoch_steps", "validate_every", "validation_images")
+_ACCUMULATING = ("restoration", "deblending", "translation")  # the others step one network between the losses of two
+_POSITIVE = ("steps", "batch", "accumulate", "crop", "epoch_steps", "validate_every", "validation_images")
 _TABLES = ("network", "training", "degradation", "card")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -40,12 +41,18 @@ class Recipe:
         Of everything random.
     steps, batch, crop : int
         Optimiser steps, images in a batch, pixels along an edge.
+    accumulate : int
+        Batches in an optimiser step: gradients are averaged over them, and memory is that of one. For the tasks
+        "restoration", "deblending" and "translation".
     epoch_steps : int
         Steps between two checkpoints.
     validate_every : int
         Epochs between two validations.
     validation_images : int
         Images of the validation part that are looked at.
+    max_damaged : float
+        Images that cannot be read are left out and counted; training stops where they are more than this part of all
+        (one is always borne).
     images : int
         Use so many training images only (0: all).
     folds, fold : int
@@ -66,9 +73,11 @@ class Recipe:
     steps: int = 1000
     batch: int = 8
     crop: int = 128
+    accumulate: int = 1
     epoch_steps: int = 200
     validate_every: int = 5
     validation_images: int = 32
+    max_damaged: float = 0.05
     images: int = 0
     folds: int = 0
     fold: int = 0
@@ -94,6 +103,14 @@ class Recipe:
             value, low = getattr(self, name), int(name in _POSITIVE)
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
                 raise InputError(f"recipe {name}={value!r} must be an integer of at least {low}")
+        if self.accumulate > 1 and self.task not in _ACCUMULATING:
+            raise InputError(
+                f"recipe accumulate={self.accumulate} is for the tasks {', '.join(_ACCUMULATING)}; {self.task!r} steps "
+                "one network between the losses of two: take a larger batch"
+            )
+        limit = self.max_damaged
+        if isinstance(limit, bool) or not isinstance(limit, numbers.Real) or not 0 <= limit <= 1:
+            raise InputError(f"recipe max_damaged={limit!r} must be a part of the images, from 0 to 1")
         for name in ("summary", "start_from"):
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"recipe {name}={getattr(self, name)!r} must be text")
@@ -228,7 +245,7 @@ def parse_recipe(content, where="recipe"):
     """
     try:
         table = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # too many digits and too deep brackets are no TOMLDecodeError
         raise InputError(f"recipe={where!r} is no valid TOML: {error}") from error
     unknown = sorted(set(table) - set(_NAMES))
     if unknown:

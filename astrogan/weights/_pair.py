@@ -20,7 +20,7 @@ def write_pair(path, card_path, data, card_data, old_sha256, *, overwrite):
     leads to, until the new card is there: between the two renames the old card and the kept tensors are the pair.
     ``old_sha256`` is that of the old card, None where there is no pair to be kept.
     """
-    path, card_path = _target(path, overwrite), _target(card_path, overwrite)
+    path, card_path = checked_target(path, overwrite), checked_target(card_path, overwrite)
     token = secrets.token_hex(8)
     temporary, temporary_card = (p.with_name(f".{token}.{p.name[-60:]}") for p in (path, card_path))
     kept = previous_path(path, old_sha256 or token)
@@ -39,6 +39,25 @@ def write_pair(path, card_path, data, card_data, old_sha256, *, overwrite):
         for leftover in (temporary, temporary_card):
             _remove(leftover)
     _forget(path)
+
+
+def write_alone(path, data, *, overwrite):
+    """Write one file under a temporary name, flush it, and give it its own."""
+    path = checked_target(path, overwrite)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.{path.name[-60:]}")
+    try:
+        _write(temporary, data)
+        _publish(temporary, path, overwrite)
+        _flush_folder(path)
+    except ImageWriteError:
+        raise
+    except OSError as error:
+        raise ImageWriteError(
+            f"{str(path)!r} could not be written: {error.strerror or error}; free space, or name a file in a folder "
+            "that you may write to"
+        ) from error
+    finally:
+        _remove(temporary)
 
 
 def previous_path(path, sha256):
@@ -67,7 +86,7 @@ def _exchange(path, card_path, temporary, temporary_card, kept, overwrite):
         raise
 
 
-def _target(path, overwrite):
+def checked_target(path, overwrite):
     """The file itself, behind any symbolic link, after the checks that can be made before the work."""
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():

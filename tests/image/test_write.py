@@ -132,10 +132,11 @@ def test_bands_go_to_one_file_and_come_back_as_a_cube(tmp_path, form):
     expected = ["0", "1", "2"] if form == "list" else names
     with fits.open(path) as hdus:
         hdus.verify("exception")
-        first = expected[0]
+        first, second = ("BAND0", "BAND1") if form == "list" else names[:2]
         assert [hdu.name for hdu in hdus[1:4]] == [first, f"{first}_MASK", f"{first}_UNCERT"]
-        np.testing.assert_array_equal(hdus[expected[1]].data, images[1].data)
-    assert CCDData.read(path, hdu=expected[1], hdu_uncertainty=f"{expected[1]}_UNCERT").uncertainty.array[0, 0] == 2
+        np.testing.assert_array_equal(hdus[second].data, images[1].data)
+    assert CCDData.read(path, hdu=second, hdu_uncertainty=f"{second}_UNCERT").uncertainty.array[0, 0] == 2
+    np.testing.assert_array_equal(read_image(path, hdu=second).data, images[1].data)
     cube = read_image(path)
     assert cube.shape == (3, 16, 20)
     assert cube.meta["AGBANDS"] == ",".join(expected)
@@ -156,6 +157,30 @@ def test_bands_go_to_one_file_and_come_back_as_a_cube(tmp_path, form):
     np.testing.assert_array_equal(one.uncertainty.array, 2.0)
     assert "AGBANDS" not in one.meta
     assert one.meta["BAND"] == expected[1]
+
+
+def test_files_whose_extensions_are_bare_numbers_are_still_read(tmp_path):
+    """As lists of bands without names were written before."""
+    path = tmp_path / "old.fits"
+    primary = fits.PrimaryHDU(header=fits.Header({"AGBANDS": "0,1"}))
+    hdus = [primary]
+    for number in "01":
+        header = fits.Header({"BAND": number, "BUNIT": "adu"})
+        hdus.append(fits.ImageHDU(np.full((3, 4), int(number), "f4"), header, name=number))
+        hdus.append(
+            fits.ImageHDU(np.full((3, 4), 2.0), fits.Header({"UTYPE": "StdDevUncertainty"}), f"{number}_UNCERT")
+        )
+    fits.HDUList(hdus).writeto(path)
+    cube = read_image(path)
+    assert cube.meta["AGBANDS"] == "0,1"
+    np.testing.assert_array_equal(cube.data[:, 0, 0], [0, 1])
+    assert cube.uncertainty.array.shape == (2, 3, 4)
+    assert list(read_bands(path)) == ["0", "1"]
+
+
+def test_numbered_bands_must_not_meet_named_ones(tmp_path):
+    with pytest.raises(InputError, match=r"\['1', 'band1'\].*names that differ"):
+        write_image({"1": ccd(), "band1": ccd()}, tmp_path / "bands.fits")
 
 
 def test_a_cube_that_was_read_can_be_written_again(tmp_path):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import threading
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +12,7 @@ from scipy import ndimage
 
 from astrogan.backends.classic._merging import merge_clumps
 from astrogan.exceptions import InputError
+from astrogan.image._quiet import quiet
 from astrogan.image.mask import fill_invalid
 from astrogan.image.uncertainty import background_rms, location_and_scale
 
@@ -30,9 +29,6 @@ _SKY_PAIRS = 100
 _GRAINS = 2.0
 
 _CONNECTED = np.ones((3, 3), bool)
-
-# photutils silences warnings while it deblends, and the list of warning filters belongs to the whole process.
-_PHOTUTILS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -149,8 +145,7 @@ class Detector:
         if np.bincount(regions.ravel())[1:].max(initial=0) < min_area:
             return np.zeros(image.shape, np.int32)
         del regions
-        with _PHOTUTILS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on sources with very many markers, which it handles
+        with quiet():  # it warns of sources with very many markers, which it handles
             found = detect_sources(np.where(above, image, 0.0), 0.0, min_area)
             found = deblend_sources(
                 image, found, min_area, n_levels=self.levels, contrast=self.contrast, progress_bar=False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -250,13 +249,12 @@ def _barred(valid, avoid, offset):
 def _segments(total, threshold, min_area):
     """(y, x) labels of the connected pixels that stand out."""
     from photutils.segmentation import detect_sources
-    from photutils.utils.exceptions import NoDetectionsWarning
 
+    from astrogan.image._quiet import quiet
     from astrogan.image.uncertainty import background_rms
 
     level, noise = background_rms(total)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoDetectionsWarning)
+    with quiet():  # it warns where it finds none
         found = detect_sources((total - level) / noise, threshold, min_area)
     return np.zeros(total.shape, np.int32) if found is None else np.asarray(found.data, np.int32)
 
