@@ -769,6 +769,17 @@ def weights_blend(first, second, alpha, output, overwrite):
     click.echo(output)
 
 
+@weights.command("export")
+@click.argument("name", metavar="NAME")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help=".onnx file to write.")
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+def weights_export(name, output, overwrite):
+    """Write the network of NAME as an ONNX model."""
+    from astrogan.weights import export_onnx
+
+    click.echo(str(export_onnx(name, output, overwrite=overwrite)))
+
+
 def _show_json(value):
     import json
 

@@ -77,7 +77,8 @@ def _inference_rows(case, seconds):
         yield Figure("inference", f"{case}, folded bf16", "ms", nan, nan, nan, Target(3.5, needs="amx"), met=reason)
     # What precision="auto" takes.
     amx = machine_has("amx")
-    form, bound = ("folded bf16", 3.5) if amx else ("folded fp32", _NO_GAIN)
+    form = "folded bf16" if amx or machine_has("avx512_bf16") else "folded fp32"
+    bound = 3.5 if amx else _NO_GAIN
     label, notes = f"{case}, precision auto, eager fp32", f"{form}; the target {'with' if amx else 'without'} AMX"
     yield faster("inference", label, seconds[form], seconds["plain"], bound, notes=notes)
     label = f"{case}, folded fp32, U-Net of pix2pix fp32"

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astrogan.nn._folded import FoldedUNet, asinh, frozen
 from astrogan.nn.naf import naf_blocks, padded, u_shaped
 
-__all__ = ["RestorationNAFNet"]
+__all__ = ["FoldedNAFNet", "RestorationNAFNet"]
 
 
 class RestorationNAFNet(nn.Module):
@@ -121,24 +122,79 @@ class RestorationNAFNet(nn.Module):
             The restored image, and the 68.3 % quantile of its error's absolute value, both (n, band, y, x), float32,
             in the unit of ``data``.
         """
-        n, bands, height, width = data.shape
-        planes = [
-            torch.asinh(estimates / self.softening).flatten(1, 2),
-            torch.asinh(data / self.softening),
-            torch.log(noise),
-            torch.log(fwhm)[:, :, None, None].expand(-1, -1, height, width),
-        ]
-        features = self._features(padded(torch.cat(planes, 1), self.stride))
-        parts = functional.pixel_shuffle(self.head(features).float(), 2)[..., :height, :width]
-        parts = parts.reshape(n, bands, len(self.balances) + 1, height, width)
-        mixed = (torch.softmax(parts[:, :, :-1], 2) * estimates).sum(2)
-        # Bright pixels err in proportion to their flux; a correction in this unit is of order one everywhere.
-        scale = torch.sqrt(1 + (mixed.detach() / self.softening) ** 2)
-        mean = mixed + scale * parts[:, :, -1]
-        # The error's width is learned beside the image, not at its cost: no gradient goes further down.
-        width_of_error = functional.pixel_shuffle(self.spread(features.detach()).float(), 2)[..., :height, :width]
-        return mean, scale * functional.softplus(width_of_error)
+        return _restored(self, self._features, torch.asinh, (data, noise, fwhm, estimates))
 
     def _features(self, planes):
         x = self.stem(functional.pixel_unshuffle(planes, 2).contiguous(memory_format=torch.channels_last))
         return u_shaped(x, self.down, self.shrink, self.grow, self.up)
+
+
+class FoldedNAFNet(nn.Module):
+    """A trained `RestorationNAFNet` for use alone: the same result in less time, in float32 or with bfloat16 inside.
+
+    What can be multiplied together once is; normalisations are computed by matrix products. With bfloat16 the
+    convolutions and the inside of the blocks are computed in it; what blocks add to, the mixture of the estimates and
+    the result stay float32, so that bright pixels keep their digits.
+
+    Parameters
+    ----------
+    network : RestorationNAFNet
+        Not changed; the device is its own.
+    dtype : `torch.dtype`, optional
+        ``torch.float32`` or ``torch.bfloat16``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from astrogan.nn.nafnet import FoldedNAFNet, RestorationNAFNet
+    >>> net = RestorationNAFNet(bands=1, widths=(8, 16), blocks=(1, 1, 1), balances=(0.1, 10.0))
+    >>> batch = torch.ones(1, 1, 16, 16), torch.ones(1, 1, 16, 16), torch.full((1, 1), 3.0), torch.ones(1, 1, 2, 16, 16)
+    >>> with torch.no_grad():
+    ...     torch.allclose(FoldedNAFNet(net)(*batch)[0], net(*batch)[0], atol=1e-5)
+    True
+    """
+
+    def __init__(self, network, dtype=torch.float32):
+        super().__init__()
+        self.bands, self.balances, self.radius = network.bands, network.balances, network.radius
+        self.softening, self.stride, self.halo = network.softening, network.stride, network.halo
+        with torch.no_grad():
+            self.features = FoldedUNet(network, dtype)
+        self.head, self.spread = frozen(network.head, dtype), frozen(network.spread, dtype)
+
+    def forward(self, data, noise, fwhm, estimates):
+        """Restore a batch, without gradients.
+
+        Parameters
+        ----------
+        data, noise, fwhm, estimates : `torch.Tensor`
+            As for `RestorationNAFNet.forward`, float32.
+
+        Returns
+        -------
+        mean, spread : `torch.Tensor`
+            As there, float32.
+        """
+        return _restored(self, self.features, asinh, (data, noise, fwhm, estimates))
+
+
+def _restored(network, features_of, compressed, inputs):
+    """Mean and spread of a network, whole or folded: all but the convolutions in the middle, which are its own."""
+    data, noise, fwhm, estimates = inputs
+    n, bands, height, width = data.shape
+    planes = [
+        compressed(estimates / network.softening).flatten(1, 2),
+        compressed(data / network.softening),
+        torch.log(noise),
+        torch.log(fwhm)[:, :, None, None].expand(-1, -1, height, width),
+    ]
+    features = features_of(padded(torch.cat(planes, 1), network.stride))
+    parts = functional.pixel_shuffle(network.head(features).float(), 2)[..., :height, :width]
+    parts = parts.reshape(n, bands, len(network.balances) + 1, height, width)
+    mixed = (torch.softmax(parts[:, :, :-1], 2) * estimates).sum(2)
+    # Bright pixels err in proportion to their flux; a correction in this unit is of order one everywhere.
+    scale = torch.sqrt(1 + (mixed.detach() / network.softening) ** 2)
+    mean = mixed + scale * parts[:, :, -1]
+    # The error's width is learned beside the image, not at its cost: no gradient goes further down.
+    width_of_error = functional.pixel_shuffle(network.spread(features.detach()).float(), 2)[..., :height, :width]
+    return mean, scale * functional.softplus(width_of_error)

@@ -6,7 +6,28 @@ import math
 
 import torch
 
-__all__ = ["cosine_rate", "step_if_finite", "update_average"]
+__all__ = ["Accumulating", "cosine_rate", "step_if_finite", "update_average"]
+
+
+class Accumulating:
+    """A Lightning module's step of one optimiser out of several batches: gradients add up, then it steps.
+
+    Optimisation is manual, so Lightning does not do this. A gradient is the mean over the batches, which is that of one
+    large batch where a loss is a mean over images.
+    """
+
+    accumulate = 1
+    """Batches in a step."""
+
+    def is_last(self, batch_idx):
+        """Whether a batch, by its number in the epoch, ends a step."""
+        return (batch_idx + 1) % self.accumulate == 0
+
+    def backward_part(self, optimiser, loss, batch_idx, *, first=True):
+        """Add a batch's gradient; ``first`` is False for the further losses of one batch."""
+        if first and batch_idx % self.accumulate == 0:
+            optimiser.zero_grad()
+        self.manual_backward(loss if self.accumulate == 1 else loss / self.accumulate)
 
 
 def cosine_rate(done, steps, warmup):

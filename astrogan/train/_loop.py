@@ -17,10 +17,13 @@ from astrogan.exceptions import InputError, MissingDependencyError
 from astrogan.train._fit import take
 from astrogan.train.evaluate import evaluating
 from astrogan.train.recipe import Recipe
-from astrogan.train.sources import Source, open_sources
+from astrogan.train.sources import Source, Watched, open_sources
+from astrogan.train.sources.watched import check_damage
 from astrogan.train.tasks import task_of
 
 __all__ = ["Job", "network_module", "prepare", "sheet", "train"]
+
+_DAMAGED = "damaged"  # key of a batch
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Job:
 def prepare(recipe, data):
     """Open a recipe's data and build its network: what can be wrong with either is found here."""
     module = network_module(recipe)
-    source = open_sources(recipe.data, data) if recipe.data else None
+    source = open_sources(recipe.data, data, max_damaged=recipe.max_damaged) if recipe.data else None
     return Job(recipe, source, _stream(recipe, source, "train"), _stream(recipe, source, "validation"), module)
 
 
@@ -46,14 +49,17 @@ def train(run, job, trainer_options, workers, stop_after, *, resume):
 
     Returns
     -------
-    `lightning.Trainer`
+    trainer : `lightning.Trainer`
+    damaged : dict
+        Images that could not be read, and why.
     """
     recipe, module = job.recipe, job.module
+    keeper = _Keeper(run, job, stop_after)
     trainer = lightning.Trainer(
         **trainer_options | {"strategy": _strategy(module, **trainer_options)},
         max_epochs=-(-recipe.steps // recipe.epoch_steps),
         logger=_logger(run),
-        callbacks=[_Keeper(run, job, stop_after)],
+        callbacks=[keeper],
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -62,7 +68,7 @@ def train(run, job, trainer_options, workers, stop_after, *, resume):
         log_every_n_steps=50,
     )
     count = max(1, recipe.validation_images // recipe.batch)
-    loader = _loader(job.training, _Steps(recipe.epoch_steps, recipe.steps, trainer, module), workers)
+    loader = _loader(job.training, _Steps(recipe, trainer, module), workers)
     validation = _loader(job.validation, range(count))
     checkpoint = run.resume() if resume else None
     if checkpoint is None:
@@ -75,7 +81,7 @@ def train(run, job, trainer_options, workers, stop_after, *, resume):
             ckpt_path=None if checkpoint is None else str(checkpoint.path),
             weights_only=True,
         )
-    return trainer
+    return trainer, keeper.damaged
 
 
 def _strategy(module, *, strategy, devices, num_nodes, **_):
@@ -88,7 +94,9 @@ def _strategy(module, *, strategy, devices, num_nodes, **_):
 
 def network_module(recipe):
     """The Lightning module of a recipe, as it is before the first step."""
-    return task_of(recipe).module(recipe)
+    module = task_of(recipe).module(recipe)
+    module.accumulate = recipe.accumulate
+    return module
 
 
 def _start(module, recipe):
@@ -110,7 +118,9 @@ def _start(module, recipe):
 
 
 def _stream(recipe, source, part):
-    return task_of(recipe).stream(recipe, None if source is None else take(source, recipe, part), part)
+    if source is not None:
+        source = Watched(take(source, recipe, part), recipe.max_damaged)
+    return task_of(recipe).stream(recipe, source, part)
 
 
 def _logger(run):
@@ -157,24 +167,30 @@ def _interruptible():
 
 
 class _Batches(Dataset):
-    """Batches of a stream by step."""
+    """Batches of a stream by number; one during which damaged images were met carries their names."""
 
     def __init__(self, stream):
         self.stream = stream
 
-    def __getitem__(self, step):
-        return {key: torch.from_numpy(value) for key, value in self.stream.batch(int(step)).items()}
+    def __getitem__(self, number):
+        batch = {key: torch.from_numpy(value) for key, value in self.stream.batch(int(number)).items()}
+        reports = self.stream.source.reports() if isinstance(self.stream.source, Watched) else []
+        return batch | {_DAMAGED: reports} if reports else batch
 
 
 class _Steps(Sampler):
-    """The steps of an epoch; each process of a distributed run has steps of its own.
+    """Numbers of the batches of an epoch; each process of a distributed run has batches of its own.
+
+    A step takes the next ``accumulate`` times as many as there are processes, so that it sees the same images however
+    they are shared out.
 
     They follow from the steps done: Lightning's number of the epoch is one behind when a run goes on, at the moment at
     which workers are told what to prepare.
     """
 
-    def __init__(self, epoch_steps, steps, trainer, module):
-        self.epoch_steps, self.steps, self.trainer, self.module = epoch_steps, steps, trainer, module
+    def __init__(self, recipe, trainer, module):
+        self.epoch_steps, self.steps, self.accumulate = recipe.epoch_steps, recipe.steps, recipe.accumulate
+        self.trainer, self.module = trainer, module
 
     def _range(self):
         first = int(self.module.steps_done)
@@ -182,11 +198,12 @@ class _Steps(Sampler):
 
     def __iter__(self):
         for step in self._range():
-            yield step * self.trainer.world_size + self.trainer.global_rank
+            for part in range(step * self.accumulate, (step + 1) * self.accumulate):
+                yield part * self.trainer.world_size + self.trainer.global_rank
 
     def __len__(self):
         # A finished run has none left; Lightning warns of that before it sees that it is finished.
-        return max(1, len(self._range()))
+        return max(1, len(self._range())) * self.accumulate
 
 
 class _Keeper(lightning.Callback):
@@ -196,14 +213,50 @@ class _Keeper(lightning.Callback):
         self.run, self.stream, self.left = run, job.validation, stop_after
         self.task = task_of(job.recipe)
         self.validated = False
+        self.job, self.damaged, self.written = job, {}, 0
+
+    def state_dict(self):
+        """What a run that goes on must know of those before it."""
+        return {"damaged": self.damaged} if self.damaged else {}
+
+    def load_state_dict(self, state):
+        """From a checkpoint."""
+        self.damaged = dict(state.get("damaged", {}))
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        """Note the damaged images that a batch tells of; the training knows nothing of them."""
+        self._note(batch)
+
+    def on_validation_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
+        """As in training."""
+        self._note(batch)
+
+    def _note(self, batch):
+        found = batch.pop(_DAMAGED, None)
+        if found:
+            self.damaged |= dict(found)
+            check_damage(self.damaged, len(self.job.training.source), self.job.recipe.max_damaged)
+
+    def _write_damage(self, trainer):
+        """The list of damaged images beside the metrics, all processes' together."""
+        if trainer.world_size > 1:
+            everywhere = [None] * trainer.world_size
+            torch.distributed.all_gather_object(everywhere, self.damaged)
+            self.damaged = {name: fault for each in everywhere for name, fault in each.items()}
+        if trainer.is_global_zero and len(self.damaged) > self.written:
+            lines = [f"{name}: {' '.join(fault.split())}" for name, fault in sorted(self.damaged.items())]
+            self.run.write_text("damaged.txt", "\n".join(lines) + "\n")
+            self.written = len(lines)
 
     def on_train_epoch_end(self, trainer, module):
         step = int(module.steps_done)
         # Lightning keeps what the last validation found for the epochs after it.
         names = [name for name in trainer.callback_metrics if self.validated or not name.startswith("val/")]
         self.validated = False
+        self._write_damage(trainer)
         if trainer.is_global_zero:
-            self.run.append_metrics({"step": step, **{n: float(trainer.callback_metrics[n]) for n in names}})
+            row = {"step": step, **{n: float(trainer.callback_metrics[n]) for n in names}}
+            self.run.append_metrics(row | ({"damaged": len(self.damaged)} if self.damaged else {}))
         # All processes take part in saving; the first writes.
         self.run.save_checkpoint(step, trainer.save_checkpoint)
         if self.left is not None:

@@ -14,7 +14,7 @@ from astrogan.exceptions import InputError
 from astrogan.nn.losses import coverage_loss
 from astrogan.nn.ratio_net import RatioUNet, distance_to_others, source_planes
 from astrogan.simulate.mixture import MixtureRenderer
-from astrogan.train._averaging import cosine_rate, step_if_finite, update_average
+from astrogan.train._averaging import Accumulating, cosine_rate, step_if_finite, update_average
 
 __all__ = ["DeblendingModule", "DeblendingStream", "evaluation", "sheet", "small_row"]
 
@@ -159,7 +159,7 @@ def _shares(bands):
     return np.array([0.5 / (bands - 1)] * (bands - 1) + [0.5]) if bands > 1 else np.ones(1)
 
 
-class DeblendingModule(lightning.LightningModule):
+class DeblendingModule(Accumulating, lightning.LightningModule):
     """`~astrogan.nn.ratio_net.RatioUNet` with its losses, optimiser and averaged weights.
 
     A batch holds, in units of the sky's noise, ``data`` and ``noise`` (n, band, y, x), ``truth`` and ``models`` (n,
@@ -227,17 +227,18 @@ class DeblendingModule(lightning.LightningModule):
         )
 
     def training_step(self, batch, batch_idx):
-        """One step of the optimiser."""
+        """One step of the optimiser, or a part of one."""
         optimiser = self.optimizers()
         for group in optimiser.param_groups:
             group["lr"] = self.learning_rate * cosine_rate(int(self.steps_done), self.steps, self.warmup)
         terms = self._losses(batch, *shares(self.network, batch))
-        optimiser.zero_grad()
-        self.manual_backward(sum(terms.values()))
-        step_if_finite(optimiser, self.network.parameters(), self.clip)
-        self.steps_done += 1
-        update_average(self.average, self.network, float(self.steps_done), self.decay)
-        self.log_dict({f"loss/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
+        self.backward_part(optimiser, sum(terms.values()), batch_idx)
+        if self.is_last(batch_idx):
+            step_if_finite(optimiser, self.network.parameters(), self.clip)
+            self.steps_done += 1
+            update_average(self.average, self.network, float(self.steps_done), self.decay)
+        losses = {f"loss/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(losses, on_step=False, on_epoch=True, sync_dist=True)
 
     def _losses(self, batch, ratio, template, spread):
         truth = batch["truth"]

@@ -80,10 +80,11 @@ def score_test_part(weights, recipe, data, *, images=0):
     """
     from astrogan.train._fit import take
     from astrogan.train._loop import network_module
-    from astrogan.train.sources import open_sources
+    from astrogan.train.sources import Watched, open_sources
     from astrogan.train.stream import Degradation
 
-    source = take(open_sources(recipe.data, data), recipe, "test")
+    opened = open_sources(recipe.data, data, max_damaged=recipe.max_damaged)
+    source = Watched(take(opened, recipe, "test"), recipe.max_damaged)
     module = network_module(recipe)
     module.exported.load_state_dict(weights.tensors)
     number = min(len(source), images or len(source))

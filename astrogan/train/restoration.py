@@ -16,7 +16,7 @@ from astrogan.nn.discriminator import SpectralPatchGAN
 from astrogan.nn.filters import apply_bank, wiener_bank
 from astrogan.nn.losses import aperture_loss, coverage_loss, psnr_loss, stretched_2017, weighted_charbonnier
 from astrogan.nn.nafnet import RestorationNAFNet
-from astrogan.train._averaging import cosine_rate, step_if_finite, update_average
+from astrogan.train._averaging import Accumulating, cosine_rate, step_if_finite, update_average
 from astrogan.train.stream import blur_kernel
 
 __all__ = ["RestorationModule"]
@@ -24,7 +24,7 @@ __all__ = ["RestorationModule"]
 _LOSSES = ("psnr2017", "linear")
 
 
-class RestorationModule(lightning.LightningModule):
+class RestorationModule(Accumulating, lightning.LightningModule):
     """`~astrogan.nn.nafnet.RestorationNAFNet` with its losses, optimisers and averaged weights.
 
     Optimisation is manual, because the perceptual preset has two optimisers. All that a resumed run needs is in the
@@ -118,7 +118,7 @@ class RestorationModule(lightning.LightningModule):
         return torch.optim.AdamW(parameters, self.learning_rate, betas=betas, weight_decay=self.weight_decay)
 
     def training_step(self, batch, batch_idx):
-        """One step of each optimiser."""
+        """One step of each optimiser, or a part of one."""
         optimisers = self.optimizers()
         optimisers = optimisers if isinstance(optimisers, list) else [optimisers]
         for optimiser in optimisers:
@@ -135,15 +135,17 @@ class RestorationModule(lightning.LightningModule):
             terms["adversarial"] = -self.adversarial_weight * frozen(images).mean()
             self.discriminator.requires_grad_(True)
             loss = loss + terms["adversarial"]
-        self._descend(optimisers[0], loss, self.network)
+        self._descend(optimisers[0], loss, self.network, batch_idx)
         if adversary:
             scores = self.discriminator(truth), self.discriminator(images.detach())
             hinge = functional.relu(1 - scores[0]).mean() + functional.relu(1 + scores[1]).mean()
-            self._descend(optimisers[1], hinge, self.discriminator)
+            self._descend(optimisers[1], hinge, self.discriminator, batch_idx)
             terms["discriminator"] = hinge
-        self.steps_done += 1
-        update_average(self.average, self.network, float(self.steps_done), self.decay)
-        self.log_dict({f"loss/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
+        if self.is_last(batch_idx):
+            self.steps_done += 1
+            update_average(self.average, self.network, float(self.steps_done), self.decay)
+        losses = {f"loss/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(losses, on_step=False, on_epoch=True, sync_dist=True)
 
     def _losses(self, mean, spread, target, batch):
         if self.loss == "psnr2017":
@@ -164,10 +166,10 @@ class RestorationModule(lightning.LightningModule):
     def _adversarial(self):
         return self.discriminator is not None and int(self.steps_done) >= self.adversarial_start * self.steps
 
-    def _descend(self, optimiser, loss, network):
-        optimiser.zero_grad()
-        self.manual_backward(loss)
-        step_if_finite(optimiser, network.parameters(), self.clip)
+    def _descend(self, optimiser, loss, network, batch_idx):
+        self.backward_part(optimiser, loss, batch_idx)
+        if self.is_last(batch_idx):
+            step_if_finite(optimiser, network.parameters(), self.clip)
 
     def validation_step(self, batch, batch_idx):
         """PSNR of the averaged network, of the image as it is, and of the best single Wiener estimate."""

@@ -14,7 +14,7 @@ from astrogan.exceptions import InputError
 from astrogan.nn.losses import aperture_loss, coverage_loss, weighted_charbonnier
 from astrogan.nn.resampling import resample_separable, spline_matrix
 from astrogan.nn.surveynet import SurveyNet, matched_estimates
-from astrogan.train._averaging import cosine_rate, step_if_finite, update_average
+from astrogan.train._averaging import Accumulating, cosine_rate, step_if_finite, update_average
 from astrogan.train.survey_stream import SurveyStream
 
 __all__ = ["SurveyNetModule", "SurveyNetStream", "evaluation", "sheet", "small_row"]
@@ -26,7 +26,7 @@ _LIGHT = 9  # edge of the mean in pixels by which it is seen where light is
 _SMALL = 4  # batches of the test part that the card's second row is measured on
 
 
-class SurveyNetModule(lightning.LightningModule):
+class SurveyNetModule(Accumulating, lightning.LightningModule):
     """`~astrogan.nn.surveynet.SurveyNet` with its losses, optimiser and averaged weights.
 
     Three losses, all in units of both surveys' noise, and all against noisy images, as real ones are:
@@ -122,26 +122,27 @@ class SurveyNetModule(lightning.LightningModule):
         return torch.optim.AdamW(groups, self.learning_rate, betas=(0.9, 0.95), weight_decay=self.weight_decay)
 
     def training_step(self, batch, batch_idx):
-        """One step of the optimiser."""
+        """One step of the optimiser, or a part of one."""
         optimiser, done = self.optimizers(), int(self.steps_done)
         rate = self.learning_rate * cosine_rate(done, self.steps, self.warmup)
         for group, factor in zip(optimiser.param_groups, (1, 3), strict=True):
             group["lr"] = rate * factor
         terms = {}
-        optimiser.zero_grad()
-        for name, weight, loss in self._parts(batch, done):
+        part = batch_idx % self.accumulate
+        for name, weight, loss in self._parts(batch, done, part):
             # One after the other, so that only one translation's activations are kept.
             found = loss()
-            self.manual_backward(weight * sum(found.values()))
+            self.backward_part(optimiser, weight * sum(found.values()), batch_idx, first=not terms)
             terms |= {f"loss/{name}_{term}": value.detach() for term, value in found.items()}
-        step_if_finite(optimiser, self.network.parameters(), self.clip)
-        self.steps_done += 1
-        update_average(self.average, self.network, float(self.steps_done), self.decay)
-        self.log_dict(terms, on_step=False, on_epoch=True)
+        if self.is_last(batch_idx):
+            step_if_finite(optimiser, self.network.parameters(), self.clip)
+            self.steps_done += 1
+            update_average(self.average, self.network, float(self.steps_done), self.decay)
+        self.log_dict(terms, on_step=False, on_epoch=True, sync_dist=True)
 
-    def _parts(self, batch, done):
+    def _parts(self, batch, done, part):
         """Name, weight and loss of each of a step's translations."""
-        draw = _Draws(self.seed, done, self.device)
+        draw = _Draws(self.seed, done * self.accumulate + part, self.device)
         fine = _fine(batch)
         coarse = _other(fine)
         if self.pair_weight > 0:

@@ -12,6 +12,7 @@ import importlib
 _WHERE = {
     "blending": ("blend", "blend_card"),
     "card": ("describe", "validate_card"),
+    "onnx": ("export_onnx",),
     "store": ("Weights", "list_weights", "load_weights", "read_card", "save_weights"),
 }
 _LAZY = {name: module for module, names in _WHERE.items() for name in names}

@@ -82,7 +82,7 @@ def test_overrides():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"stpes": 1}, "'stpes' is unknown; there are batch, card"),
+        ({"stpes": 1}, "'stpes' is unknown; there are accumulate, batch, card"),
         ({"steps.x": 1}, "'steps.x' is unknown"),
         ({"training.": 1}, "'training.' is unknown"),
         ({"data.kind": "fits"}, "'data.kind' is unknown"),

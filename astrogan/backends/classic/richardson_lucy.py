@@ -180,7 +180,7 @@ class RichardsonLucy:
             return self._restore(observations, cuts, rngs, [self._skies] * len(observations))
 
     def batch(self, observations, *, rngs, workers=None) -> list[Estimate]:
-        """Restore many images that have nothing to do with each other, as stamps of a catalogue.
+        """Restore many images that have nothing to do with each other, as stamps of a catalog.
 
         Parameters
         ----------

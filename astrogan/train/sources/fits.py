@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astrogan.exceptions import ImageReadError, InputError
+from astrogan.exceptions import AstroganError, ImageReadError, InputError
 from astrogan.train.sources.base import Sample, Source
+from astrogan.train.sources.watched import check_damage, log_damage
 
 __all__ = ["FitsFolder"]
 
@@ -54,13 +55,21 @@ class FitsFolder(Source):
         Arcsec, and pixels, where the files do not say.
     unit : str, optional
         Unit of the flux, where the files do not say.
+    max_damaged : float, optional
+        Files that cannot be read, or hold nothing finite, are named in the log, left out and counted, as long as they
+        are no more than this part of all (one always may). With 0, the default, one is an error.
     origin, licence : str, optional
         For the model card.
+
+    Attributes
+    ----------
+    damaged : dict
+        Name of each file that is left out, and what is wrong with it.
 
     Raises
     ------
     ImageReadError
-        If there is no such folder or file, or one cannot be read.
+        If there is no such folder or file, or more files are damaged than allowed.
     InputError
         If it holds no image to use or an argument cannot be used.
     """
@@ -78,6 +87,7 @@ class FitsFolder(Source):
         pixel_scale=None,
         psf_fwhm=None,
         unit=None,
+        max_damaged=0.0,
         origin=None,
         licence=None,
     ):
@@ -97,8 +107,10 @@ class FitsFolder(Source):
         self._each_band, self._min_size = bands == "each", min_size
         self._kept, self._room = {}, _KEPT_BYTES
         self._entries, names = [], set()
-        for file in _files(self._path, pattern):
-            for number, (name, image_bands, _) in enumerate(self._images(file)):
+        self.damaged = {}
+        files = _files(self._path, pattern)
+        for file in files:
+            for number, (name, image_bands, _) in enumerate(self._sound(file, len(files), max_damaged)):
                 self._entries.append(_Entry(name, file, number))
                 names.add(image_bands)
         self.bands = self._bands(names, bands)
@@ -132,7 +144,23 @@ class FitsFolder(Source):
     def describe(self):
         """What a model card says of the source."""
         objects = len({entry.name for entry in self._entries})
-        return {"kind": "fits", **self._about, "images": len(self), "objects": objects}
+        damaged = {"damaged": len(self.damaged)} if self.damaged else {}
+        return {"kind": "fits", **self._about, "images": len(self), "objects": objects, **damaged}
+
+    def _sound(self, file, count, max_damaged):
+        """The samples of a file; none where it is damaged and that is allowed."""
+        try:
+            return self._images(file)
+        except (AstroganError, OSError) as error:
+            if not max_damaged:
+                raise
+            self.damaged[file.name] = str(error)
+            log_damage(file.name, error)
+            try:
+                check_damage(self.damaged, count, max_damaged)
+            except ImageReadError as limit:
+                raise limit from error
+        return []
 
     def _images(self, file):
         """(object, band names, sample) of all samples in a file, kept in memory as long as there is room."""
