@@ -32,7 +32,7 @@ PARTS = ("sizes", "workers", "kill", "windows")
 METHODS = {
     "wiener": {"balance": 0.03},
     "richardson-lucy": {"iterations": 30},
-    "nafnet": {},
+    "nafnet": {"precision": "auto"},
 }
 """Methods and their options."""
 
