@@ -430,7 +430,9 @@ class DegraderBackend(Protocol):
     Notes
     -----
     Optional attributes: ``needs_psf``, ``needs_variance``, ``min_size``, and ``rebin = 1`` (input pixels along an
-    edge of an output pixel): the output has ``shape // rebin`` pixels, the trailing remainder being dropped.
+    edge of an output pixel): the output has ``shape // rebin`` pixels, the trailing remainder being dropped. One that
+    depends on its neighbourhood only says how far, ``halo`` or ``halo_for(observation) -> int`` in pixels of the input,
+    and then works on images larger than memory, by windows.
     """
 
     def __call__(self, observation: Observation, *, rng: np.random.Generator) -> Estimate: ...
@@ -476,7 +478,15 @@ class DeblenderBackend(Protocol):
 
 @runtime_checkable
 class TranslatorBackend(Protocol):
-    """A method that shows an observation as another survey would have seen it."""
+    """A method that shows an observation as another survey would have seen it.
+
+    Notes
+    -----
+    One that works on images larger than memory, by windows, adds ``halo_for(observation, target) -> int``, the pixels
+    of the output around one of it that it depends on, and, where it measures something of the whole image,
+    ``for_image(observation, target)``: a backend with all that settled, so that no window decides for itself. Windows
+    begin at multiples of 16 pixels of the output, or of its attribute ``stride``.
+    """
 
     def __call__(self, observation: Observation, target: Target, *, rng: np.random.Generator) -> Estimate: ...
 
@@ -488,7 +498,9 @@ class NoiseBackend(Protocol):
     A class may also have a class method ``fit(images, mask=None, *, signal=None, ...)`` that learns it from images of
     sky (or, with their noise-free ``signal``, of anything), an attribute ``signal_slope``, and a method
     ``draw_sigma(bands, rng)`` that gives standard deviations (band,) as it learned them. `sample` may leave out
-    ``signal`` and ``wcs`` if it does nothing with them; call it through `sample_noise`.
+    ``signal`` and ``wcs`` if it does nothing with them; call it through `sample_noise`. One whose `sample` shapes the
+    white noise that its own method ``white(shape, rng)`` draws, unit deviates (band, y, x) with as much more on all
+    sides as it wants, is drawn without seams on images larger than memory.
     """
 
     def sample(self, shape, *, sigma=None, signal=None, wcs=None, rng: np.random.Generator) -> np.ndarray:

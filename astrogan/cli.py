@@ -187,22 +187,31 @@ def _mosaic_options(function):
     return function
 
 
-def _process(operator, images, output, overwrite, *, window, restart, scheduler, seed, **reading):
-    """An operator from file to file, by windows."""
-    image, keywords = _reading(images[:1], **reading)
-    keywords.pop("max_pixels", None)
-    with _client(scheduler) as client:
+def _process(operator, images, output, overwrite, how, reading, **keywords):
+    """An operator from file to file, by windows; ``how`` are the values of `_mosaic_options`."""
+    image, read = _reading(images[:1], **reading)
+    read.pop("max_pixels", None)
+    with _client(how["scheduler"]) as client:
         operator.process(
             image if len(images) == 1 else _named(images),
             output,
-            rng=seed,
-            tile=window,
+            tile=how["window"],
             client=client,
             overwrite=overwrite,
-            resume=not restart,
+            resume=not how["restart"],
             **keywords,
+            **read,
         )
     click.echo(str(output))
+
+
+def _mosaic_of(keywords):
+    """Take the values of `_mosaic_options` out of a command's keywords; `None` where it is for an image in memory."""
+    how = {name: keywords.pop(name) for name in ("window", "restart", "scheduler")}
+    if keywords.pop("mosaic"):
+        return how
+    _need_mosaic(**how)
+    return None
 
 
 def _need_mosaic(**options):
@@ -443,7 +452,7 @@ def restore(
                 backend, psf=_psf(psf), tile=tile, workers=workers, progress=progress, **backend_options
             )
             how = {"window": window, "restart": restart, "scheduler": scheduler}
-            _process(operator, images, output, overwrite, seed=seed, **how, **reading)
+            _process(operator, images, output, overwrite, how, reading, rng=seed)
         return
     _need_mosaic(window=window, restart=restart, scheduler=scheduler)
     image, keywords = _reading(images, **reading)
@@ -464,6 +473,7 @@ def restore(
 @click.option("--match/--add", default=True, help="Bring the PSF to --psf, or blur by --psf on top of what is there.")
 @click.option("--rebin", type=click.IntRange(min=1), default=1, help="Pixels along the edge of an output pixel.")
 @click.option("--shared-band-noise", is_flag=True, help="One noise plane for all bands, as in the 2017 paper.")
+@_mosaic_options
 def degrade(
     images,
     output,
@@ -487,7 +497,7 @@ def degrade(
     # A preset has no other way to be told these.
     own = ("backend",) if preset else ("backend", "psf", "noise", "match", "rebin")
     extra = _options(options, taken=(*own, "shared_band_noise"))
-    image, keywords = _reading(images, **reading)
+    how = _mosaic_of(reading)
     if preset:
         given = {"--backend": backend, "--psf": psf, "--noise": noise, "--add": not match, "--rebin": rebin != 1}
         if any(given.values()):
@@ -507,7 +517,13 @@ def degrade(
             shared_band_noise=shared_band_noise,
             **extra,
         )
-    _write(operator(image, psf=_psf(source_psf, "--source-psf"), rng=seed, **keywords), output, overwrite)
+    own_psf = _psf(source_psf, "--source-psf")
+    if how:
+        with _progress("degrading") as progress:
+            _process(operator, images, output, overwrite, how, reading, psf=own_psf, rng=seed, progress=progress)
+        return
+    image, keywords = _reading(images, **reading)
+    _write(operator(image, psf=own_psf, rng=seed, **keywords), output, overwrite)
 
 
 def _noise(text):
@@ -531,12 +547,25 @@ def _noise(text):
 @click.option("--positions", help="Table (ECSV, FITS, CSV) with columns x, y (0-based) or ra, dec (deg).")
 @click.option("--catalog", type=click.Path(dir_okay=False), help="Also write the catalog: .ecsv, .fits or .csv.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a core.")
+@_mosaic_options
 def deblend(images, output, overwrite, backend, positions, catalog, workers, psf, seed, options, **reading):
-    """Take the blended sources in IN apart; OUTPUT holds sources, residual, segmentation and catalog."""
+    """Take the blended sources in IN apart; OUTPUT holds sources, residual, segmentation and catalog.
+
+    With --mosaic OUTPUT is a folder with the catalog, the segmentation and the residual.
+    """
     from astrogan import Deblender
 
-    _check_outputs(overwrite, [output], [catalog] if catalog else [])
+    how = _mosaic_of(reading)
     backend_options = _options(options, taken=("backend", "psf", "workers"))
+    if how:
+        if catalog:
+            raise click.UsageError("--catalog: with --mosaic the catalog is in the folder OUTPUT; leave it out")
+        with _progress("deblending") as progress:
+            operator = Deblender(backend, workers=workers, progress=progress, **backend_options)
+            places = {"positions": _positions(positions), "psf": _psf(psf)}
+            _process(operator, images, output, overwrite, how, reading, rng=seed, **places)
+        return
+    _check_outputs(overwrite, [output], [catalog] if catalog else [])
     image, keywords = _reading(images, **reading)
     with _progress("deblending") as progress:
         operator = Deblender(backend, workers=workers, progress=progress, **backend_options)
@@ -567,15 +596,23 @@ def _positions(path):
 @click.option("-b", "--backend", default="surveynet", show_default=True, help="See: astrogan backends.")
 @click.option("--target", required=True, help="A survey (sdss, cfhtls, kids, hsc, ...) or a FITS image to match.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Noise realisations.")
+@_mosaic_options
 def translate(images, output, overwrite, backend, target, samples, psf, seed, options, **reading):
     """Show IN as another survey would have seen it."""
     from astrogan import Translator
 
+    how = _mosaic_of(reading)
     paths = [Path(output)]
     if samples > 1:
+        if how:
+            raise click.UsageError("--samples gives several images; with --mosaic make them one by one, with --seed")
         paths = [paths[0].with_name(f"{paths[0].stem}-{i + 1}{paths[0].suffix}") for i in range(samples)]
     _check_outputs(overwrite, paths)
     operator = Translator(backend, target=target, **_options(options, taken=("backend", "target", "psf")))
+    if how:
+        with _progress("translating") as progress:
+            _process(operator, images, output, overwrite, how, reading, psf=_psf(psf), rng=seed, progress=progress)
+        return
     image, keywords = _reading(images, **reading)
     results = operator(image, psf=_psf(psf), n_samples=samples, rng=seed, **keywords)
     for path, result in zip(paths, results if samples > 1 else [results], strict=True):

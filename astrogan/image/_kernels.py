@@ -273,14 +273,14 @@ def clean_kernel(array, *, recentre=True, name="psf", remarks=None):
     moved = np.hypot(*(target - middle))
     even = ny % 2 == 0 or nx % 2 == 0
     if moved > SHIFT_TO_MENTION or even:
-        remarks.append(
-            (
-                "moved",
-                f"{name} is {'an even' if even else 'a'} {ny} x {nx} array with its centre at (x, y) = "
-                f"({target[0]:.2f}, {target[1]:.2f}), not at ({middle[0]:g}, {middle[1]:g}); it was moved onto the "
-                f"middle pixel of a {len(kernel)} x {len(kernel)} one (recentre=False keeps an odd kernel as it is)",
-            )
-        )
+        at = f"its centre at (x, y) = ({target[0]:.2f}, {target[1]:.2f})"
+        wanted = f"({middle[0]:g}, {middle[1]:g})"
+        size = f"{len(kernel)} x {len(kernel)}"
+        if even:
+            text = f"is an even {ny} x {nx} array, whose middle, {wanted}, is no pixel: {at}"
+        else:
+            text = f"is a {ny} x {nx} array with {at}, not at {wanted}; recentre=False keeps it as it is: it"
+        remarks.append(("moved", f"{name} {text} was moved onto the middle pixel of a {size} one"))
     return without_zero_borders(kernel / kernel.sum(), tolerance=1e-9)
 
 

@@ -278,6 +278,8 @@ def _form_of(image, from_file):
                     raise InputError(f"{name}={from_file[name]!r} says where in a file to look; {label} is no path")
             return item
         remedy = ": wrap it in CCDData(array, unit=...)" if isinstance(item, np.ndarray) else ""
+        if hasattr(item, "header"):
+            remedy = ": give the file's path, with hdu= where it has several images"
         raise InputError(
             f"{label} is {type(item).__name__}; it must be a path, CCDData or NDData, "
             f"or a list or dict of 2-D ones{remedy}"

@@ -71,7 +71,7 @@ def run_blocks(
         ``put(piece)``.
     workers : int, optional
         Threads; default: one for each core that the process may use. Not used with a client.
-    client : `dask.distributed.Client` or `concurrent.futures.Executor`, optional
+    client : `distributed.Client` or `concurrent.futures.Executor`, optional
         Who does the work instead. Of dask, a worker that dies has its blocks done by another.
 
     Raises

@@ -112,6 +112,22 @@ class MosaicFile:
             self._note({"done": index, **record})
         self.done[index] = record
 
+    def read(self, layer, y, x) -> np.ndarray:
+        """A window as it was written.
+
+        Parameters
+        ----------
+        layer : str
+        y, x : slice
+
+        Returns
+        -------
+        `numpy.ndarray`
+            (band, y, x), in native byte order.
+        """
+        planes = [place for (name, _), place in sorted(self._planes.items()) if name == layer]
+        return np.stack([self._read_plane(place, y, x) for place in planes])
+
     def finish(self, template) -> Path:
         """Give the output its name.
 
@@ -234,7 +250,7 @@ class MosaicFile:
             band += layer is None
             layer = layer or "data"
             shape = tuple(header[f"NAXIS{n}"] for n in range(header["NAXIS"], 0, -1))
-            dtype = np.dtype({8: "u1", -32: ">f4", -64: ">f8"}[header["BITPIX"]])
+            dtype = np.dtype({8: "u1", 32: ">i4", -32: ">f4", -64: ">f8"}[header["BITPIX"]])
             each = math.prod(shape[-2:]) * dtype.itemsize
             for plane in range(shape[0] if len(shape) == 3 else 1):
                 planes[layer, band + plane] = _Plane(offset + plane * each, shape[-2:], dtype)
@@ -250,6 +266,13 @@ class MosaicFile:
             for number, row in enumerate(rows):
                 start = place.offset + ((y.start + number) * place.shape[1] + x.start) * place.dtype.itemsize
                 _write_all(self._descriptor, row, start)
+
+    def _read_plane(self, place, y, x):
+        size = place.dtype.itemsize
+        starts = (place.offset + (row * place.shape[1] + x.start) * size for row in range(y.start, y.stop))
+        with _writing(self.path):
+            rows = [os.pread(self._descriptor, (x.stop - x.start) * size, start) for start in starts]
+        return np.stack([np.frombuffer(row, place.dtype) for row in rows]).astype(place.dtype.newbyteorder("="))
 
 
 def _write_all(descriptor, row, start):

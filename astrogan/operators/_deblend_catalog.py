@@ -123,7 +123,8 @@ class _Scene:
 
     def __post_init__(self):
         variance, valid = self.observation.variance, self.observation.valid
-        noise = [np.sqrt(np.median(v[good])) for v, good in zip(variance, valid, strict=True)]
+        # A window of a mosaic may have a band without any valid pixel.
+        noise = [np.sqrt(np.median(v[good] if good.any() else v)) for v, good in zip(variance, valid, strict=True)]
         object.__setattr__(self, "weight", 1 / np.square(np.array(noise, np.float64))[:, None, None])
         object.__setattr__(self, "areas", np.bincount(self.labels.ravel(), minlength=len(self.close) + 1))
 

@@ -54,7 +54,7 @@ class Deblender(Operator):
     themselves, which have no noise of the image's own, are the ``models``.
 
     A source's variance is the share m_i / sum_j m_j of the image's: as if photons were dealt out, so that the
-    variances add up, too. ``flux_err`` of the catalogue is the square root of its sum and of what the backend says of
+    variances add up, too. ``flux_err`` of the catalog is the square root of its sum and of what the backend says of
     the flux's variance by an uncertain template (``flux_variance`` of `~astrogan.api.Template`; many backends say
     nothing): noise and division are taken to be independent. Without an uncertainty in the image, sources have none,
     and ``flux_err`` comes from the noise of the background.
@@ -64,7 +64,7 @@ class Deblender(Operator):
     worked on at the same time. A blend that such a backend cannot solve for numerical reasons is divided along its
     segments, flagged ``FAILED`` and warned of.
 
-    ``flags`` of the catalogue are sums of
+    ``flags`` of the catalog are sums of
 
     =========  ===  ==================================================================================
     EDGE         1  the source's light reaches the image's edge
@@ -155,20 +155,143 @@ class Deblender(Operator):
             needs_psf=self._needs("psf"),
             needs_variance=True,
         )
-        observation = _less_background(prepared.observation) if self.background else prepared.observation
-        self._check_size(observation.shape)
-        self._check_bands(observation)
+        self._check_size(prepared.observation.shape)
+        self._check_bands(prepared.observation)
         if positions is not None:
-            positions = _pixel_positions(positions, prepared.celestial, observation.shape)
+            positions = _pixel_positions(positions, prepared.celestial, prepared.observation.shape)
+        return self._deblended(prepared, positions, generator, seed)[0]
+
+    def process(
+        self,
+        image,
+        output,
+        positions=None,
+        *,
+        psf=None,
+        rng=0,
+        overlap=128,
+        table="ecsv",
+        tile=None,
+        client=None,
+        overwrite=False,
+        resume=True,
+        **reading,
+    ):
+        """Separate the sources of an image larger than memory, from a file to a folder.
+
+        Parameters
+        ----------
+        image : path, list or dict of paths
+            A FITS file, plain or compressed by tiles, or a Zarr array; or one file a band. Windows of it are read, one
+            for each worker at a time.
+        output : path
+            A folder, which is made: ``catalog.ecsv``, ``segmentation.fits`` and ``residual.fits`` are written there.
+        positions : optional
+            Where the sources are, as in a call. Default: they are detected.
+        psf : optional
+            Overrides the operator's; one that varies is one over the whole mosaic, and that of its middle in a window.
+        rng : int
+            Seed, for backends that draw random numbers.
+        overlap : int, optional
+            Pixels by which the windows go beyond the part of the image that they answer for, on each side. Blends
+            should be smaller.
+        table : {'ecsv', 'fits'}, optional
+            Kind of the catalog.
+        tile : int, optional
+            Edge in pixels of the square of windows that a worker is given at a time (2048). It changes how work is
+            dealt out, and not one bit of the result.
+        client : `distributed.Client` or `concurrent.futures.Executor`, optional
+            Who does the work; the workers must see the input under the same path. Default: the operator's ``workers``
+            threads.
+        overwrite : bool, optional
+            Replace existing results.
+        resume : bool, optional
+            Go on from what an earlier call left in the folder when it was killed. If False it is thrown away.
+        **reading
+            ``unit``, ``hdu``, ``uncertainty``, ``uncertainty_type``, ``mask``, ``saturation``, ``pixel_scale``, as in a
+            call; uncertainty and mask are HDUs or files.
+
+        Returns
+        -------
+        `pathlib.Path`
+            The folder. Its catalog has the columns of `DeblendResult.catalog`, and is written before the images are
+            given their names.
+
+        Raises
+        ------
+        InputError, UnitError, PSFError, WCSError, ImageReadError
+            If the image or the positions cannot be used, another process writes the same output, or a partial output is
+            of another input, method, seed or overlap.
+        ImageWriteError
+            If the output exists, or cannot be written.
+        BackendError
+            If the backend breaks its contract.
+
+        Notes
+        -----
+        The image is cut into parts of about 1024 x 1024 pixels, each of which is seen in a window with ``overlap`` on
+        all sides. A source belongs to the part that its position lies in; where two windows see it on different sides
+        of a border, it is taken once. Its flux, flags and the rest are those that its own window gives, so that they
+        are those of a call as far as its blend lies in the window. A blend that does not is cut at the window's edge,
+        which ``EDGE`` of ``flags`` says, and the windows that share it may divide it differently: then fluxes of its
+        sources, residual and labels need not agree there to the last digit, and a pixel whose source only the other
+        window knows has label 0. Sky and noise are measured as in `astrogan.Restorer.process`, but that the background
+        under the detection is that of each window, so that sources at the very threshold may come and go.
+
+        Labels in ``segmentation.fits`` are the catalog's ``id``: in the order of the positions that are given, else
+        part by part.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from astropy.nddata import CCDData
+        >>> from astropy.table import QTable
+        >>> from astrogan import Deblender, write_image
+        >>> y, x = np.mgrid[:40, :60]
+        >>> flux = sum(f * np.exp(-((x - x0) ** 2 + (y - 20) ** 2) / 8) for f, x0 in ((100, 25), (50, 33)))
+        >>> flux += np.random.default_rng(0).normal(0, 0.5, flux.shape)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source = Path(folder) / "in.fits"
+        ...     write_image(CCDData(flux, unit="adu"), source)
+        ...     result = Deblender("watershed").process(source, Path(folder) / "deblended")
+        ...     len(QTable.read(result / "catalog.ecsv"))
+        2
+        """
+        from astrogan.operators._mosaic_deblend import deblend_mosaic
+
+        return deblend_mosaic(
+            self,
+            image,
+            output,
+            positions,
+            psf=self.psf if psf is None else psf,
+            rng=rng,
+            overlap=overlap,
+            table=table,
+            tile=tile,
+            client=client,
+            overwrite=overwrite,
+            resume=resume,
+            **reading,
+        )
+
+    def _deblended(self, prepared, positions, rng, seed):
+        """The sources of an image that has been read, and what the backend notes."""
+        observation = _less_background(prepared.observation) if self.background else prepared.observation
         if positions is not None and len(positions) == 0:
             separation = Separation(())
         else:
-            separation = self._separated(prepared, observation, positions, generator)
+            separation = self._separated(prepared, observation, positions, rng)
             self._check_separation(separation, observation, positions)
-        notes = self._notes(seed, separation.info)
+        return share_out(prepared, observation, separation, self._noted(seed, separation.info, observation)), separation
+
+    def _noted(self, seed, info, observation):
+        notes = self._notes(seed, info)
         if len(observation.bands) > 1:
             notes["AGBANDS"] = ",".join(observation.bands)
-        return share_out(prepared, observation, separation, notes)
+        return notes
 
     def _check_bands(self, observation):
         wanted, given = getattr(self.backend, "bands", None), len(observation.bands)
@@ -286,7 +409,13 @@ def _from_table(table):
     for lon, lat in (("ra", "dec"), ("raj2000", "dej2000")):
         if lon in names and lat in names:
             pair = [table[names[lon]], table[names[lat]]]
-            return SkyCoord(*(u.Quantity(_unmasked(c), getattr(c, "unit", None) or u.deg) for c in pair))
+            try:
+                return SkyCoord(*(u.Quantity(_unmasked(c), getattr(c, "unit", None) or u.deg) for c in pair))
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"positions: columns {names[lon]!r} and {names[lat]!r} are no positions on the sky "
+                    f"({' '.join(str(error).split())}); give degrees"
+                ) from error
     for name in table.colnames:
         if isinstance(table[name], SkyCoord):
             return table[name]
@@ -301,7 +430,13 @@ def _pixels(column, name):
     unit = getattr(column, "unit", None)
     if unit not in (None, u.pix, u.dimensionless_unscaled):
         raise UnitError(f"positions: column {name!r} has unit {unit}; give pixels, or ra and dec")
-    return np.asarray(getattr(_unmasked(column), "value", _unmasked(column)), np.float64)
+    try:
+        values = np.asarray(getattr(_unmasked(column), "value", _unmasked(column)), np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"positions: column {name!r} holds {column.dtype}; it must hold numbers") from error
+    if values.ndim != 1:
+        raise InputError(f"positions: column {name!r} has rows of {values.shape[1:]} values; it must have one a row")
+    return values
 
 
 def _unmasked(column):

@@ -267,13 +267,13 @@ class Degrader(Operator):
             If less than one output pixel fits into it.
         """
         seed, generator = rng, as_generator(rng)
-        prepared = self._prepare(image, psf, reading)
+        prepared = self._with_psf(lambda **needs: self._read(image, reading, **needs), psf)
         observation = prepared.observation
         backend = self._backend_for(Frame.of(prepared))
         shape = _shape_after(observation.shape, backend)
         self._check_size(observation.shape)
-        if self._kind == "physical" and isinstance(self._name, str) and self._noise_backend is not None:
-            backend.noise_wcs = _wcs_after(prepared, backend, shape)
+        if self._names_noise():
+            backend.noise_wcs = _wcs_after(prepared, backend, observation.shape[1:], shape)
         estimate = self._run(backend, observation, rng=generator)
         self._check_estimate(estimate, shape)
         self._warn_no_uncertainty(prepared.had_uncertainty, estimate.variance)
@@ -286,10 +286,113 @@ class Degrader(Operator):
             estimate.data,
             variance=estimate.variance,
             mask=mask,
-            wcs=_grid_after(prepared, backend, shape),
+            wcs=_grid_after(prepared, backend, observation.shape[1:], shape),
             psf=_psf_after(observation, backend),
             operation=self.operation,
             notes=self._notes(seed, estimate.info),
+        )
+
+    def process(
+        self,
+        image,
+        output,
+        *,
+        psf=None,
+        rng=0,
+        tile=None,
+        workers=None,
+        client=None,
+        overwrite=False,
+        resume=True,
+        progress=None,
+        **reading,
+    ):
+        """Degrade an image larger than memory, from file to file.
+
+        Parameters
+        ----------
+        image : path, list or dict of paths
+            A FITS file, plain or compressed by tiles, or a Zarr array; or one file a band. Windows of it are read, one
+            for each worker at a time.
+        output : path
+            The FITS file to write.
+        psf : optional
+            The PSF that the image has.
+        rng : int
+            Seed of the noise.
+        tile : int, optional
+            Edge in pixels of the input of the windows that a worker is given at a time (2048). It changes memory and
+            time, and not one bit of the result.
+        workers : int, optional
+            Threads. Default: as many as the process may use cores.
+        client : `distributed.Client` or `concurrent.futures.Executor`, optional
+            Who does the work instead; the workers must see the input under the same path.
+        overwrite : bool, optional
+            Replace an existing output.
+        resume : bool, optional
+            Go on from what an earlier call left in ``OUTPUT.partial`` when it was killed. If False it is thrown away.
+        progress : callable, optional
+            ``progress(done, total)``, called as cells of the image finish.
+        **reading
+            ``unit``, ``hdu``, ``uncertainty``, ``uncertainty_type``, ``mask``, ``saturation``, ``pixel_scale``, as in a
+            call; uncertainty and mask are HDUs or files.
+
+        Returns
+        -------
+        `pathlib.Path`
+            The output: data, mask, the PSF where it is known and, where a call gives one, uncertainty.
+
+        Raises
+        ------
+        InputError, UnitError, PSFError, ImageReadError
+            If the image cannot be used, another process writes the same output, a partial output is of another input,
+            method or seed, or an image of more than 2048 pixels is to be degraded by something other than the physical
+            backend, or rebinned by a number that is no fraction of small whole ones.
+        ImageWriteError
+            If the output exists, or cannot be written.
+
+        Notes
+        -----
+        The image is worked on in cells of about 1024 x 1024 of its pixels, which depend on its shape and the PSF only.
+        Blur, rebinning, variance and mask are those of a call, to single precision. Noise is drawn from the seed and
+        the cell's number, so that it is the same whatever the windows and workers, and another than that of a call
+        where there is more than one cell. Photon, read and white noise are independent from pixel to pixel as ever.
+        The white noise that the backends ``white`` and ``correlated`` start from belongs to places, so that their
+        correlations run on across the cells' borders; the noise of other backends, such as ``galsim`` or learned ones,
+        is independent from cell to cell. A level that a backend draws is drawn once.
+
+        The noise of an image without an uncertainty, where it is needed, and a PSF from stars, are measured as in
+        `astrogan.Restorer.process`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from astropy.nddata import CCDData
+        >>> from astrogan import Degrader, read_image, write_image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source, result = Path(folder) / "in.fits", Path(folder) / "out.fits"
+        ...     write_image(CCDData(np.ones((100, 100)), unit="adu"), source)
+        ...     _ = Degrader(psf=3.0, match=False, rebin=2).process(source, result)
+        ...     read_image(result).shape
+        (50, 50)
+        """
+        from astrogan.operators._mosaic_degrade import degrade_mosaic
+
+        return degrade_mosaic(
+            self,
+            image,
+            output,
+            psf=psf,
+            rng=rng,
+            tile=tile,
+            workers=workers,
+            client=client,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+            **reading,
         )
 
     def batch(self, stamps, rng=0, *, psf=None, variance=None, pixel_scale=None, unit=None, bands=None):
@@ -392,12 +495,15 @@ class Degrader(Operator):
         noise = given["noise"]
         return {} if noise is None else {"noise_ratio": noise}
 
-    def _prepare(self, image, psf, reading):
+    def _names_noise(self):
+        """Whether the noise is drawn by a backend that this operator hands to the physical one."""
+        return self._kind == "physical" and isinstance(self._name, str) and self._noise_backend is not None
+
+    def _with_psf(self, read, psf):
+        """What ``read(psf=, needs_psf=, needs_variance=)`` gives, with an error that helps where a PSF is missing."""
         blurs = self.psf is not None or self.survey is not None
         try:
-            return self._read(
-                image,
-                reading,
+            return read(
                 psf=psf,
                 needs_psf=self._needs("psf") or (self._kind == "physical" and self.match and blurs),
                 needs_variance=self._needs("variance") or self._wants_factor(),
@@ -638,22 +744,20 @@ def _shape_after(shape, backend):
     return (shape[0], *(int(n / rebin + 1e-9) for n in shape[1:]))
 
 
-def _grid_after(prepared, backend, shape):
+def _grid_after(prepared, backend, shape_in, shape):
     from astrogan.image.wcs import rescale_wcs
 
     rebin = getattr(backend, "rebin", 1)
-    if rebin == 1:
-        return KEEP
-    return rescale_wcs(prepared.wcs, 1 / rebin, prepared.observation.shape[1:], shape[1:])
+    return KEEP if rebin == 1 else rescale_wcs(prepared.wcs, 1 / rebin, shape_in, shape[1:])
 
 
-def _wcs_after(prepared, backend, shape):
+def _wcs_after(prepared, backend, shape_in, shape):
     """Celestial WCS of the result, or `None`."""
     from astrogan.image.wcs import rescale_wcs
 
     if prepared.celestial is None or backend.rebin == 1:
         return prepared.celestial
-    return rescale_wcs(prepared.celestial, 1 / backend.rebin, prepared.observation.shape[1:], shape[1:])
+    return rescale_wcs(prepared.celestial, 1 / backend.rebin, shape_in, shape[1:])
 
 
 def _psf_after(observation, backend):

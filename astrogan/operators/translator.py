@@ -208,26 +208,138 @@ class Translator(Operator):
         if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise InputError(f"n_samples={n_samples!r} must be a positive integer, e.g. 1")
         seed, generator = rng, as_generator(rng)
-        prepared = self._read(
-            image,
-            reading,
-            psf=self.psf if psf is None else psf,
-            needs_psf=self._needs("psf") or (self.target.psf is not None and self._uses("match")),
-            needs_variance=self._needs("variance") or (self.target.noise is not None and self._uses("noise")),
-        )
-        if not prepared.had_uncertainty:
-            prepared = prepared.replace(observation=_constant_is_noise_free(prepared.observation))
+        prepared = self._read(image, reading, **self._needed(psf))
         self._check_size(prepared.observation.shape)
-        names = self._band_names(prepared)
-        prepared = prepared.replace(observation=prepared.observation.replace(bands=names))
-        target, wcs = _target(self.target, prepared, names, self.zero_point)
-        if prepared.psf is not None and prepared.psf.varies and target.psf is not None and self._uses("match"):
-            warnings.warn(
-                "the image's PSF varies over the field; it is matched as it is at the centre", PSFWarning, stacklevel=2
-            )
+        prepared, target, wcs = self._aimed(prepared, prepared.observation.shape[1:])
         if n_samples == 1:
             return self._one(prepared, target, wcs, generator, seed)
         return [self._one(prepared, target, wcs, child, seed) for child in generator.spawn(int(n_samples))]
+
+    def process(
+        self,
+        image,
+        output,
+        *,
+        psf=None,
+        rng=0,
+        tile=None,
+        workers=None,
+        client=None,
+        overwrite=False,
+        resume=True,
+        progress=None,
+        **reading,
+    ):
+        """Translate an image larger than memory, from file to file.
+
+        Parameters
+        ----------
+        image : path, list or dict of paths
+            A FITS file, plain or compressed by tiles, or a Zarr array; or one file a band. Windows of it are read, one
+            for each worker at a time.
+        output : path
+            The FITS file to write, on the target's grid.
+        psf : optional
+            Overrides the operator's.
+        rng : int
+            Seed of the noise.
+        tile : int, optional
+            Edge in pixels of the output of what a worker is given at a time (2048). It changes how work is dealt out,
+            and not one bit of the result.
+        workers : int, optional
+            Threads. Default: as many as the process may use cores.
+        client : `distributed.Client` or `concurrent.futures.Executor`, optional
+            Who does the work instead; the workers must see the input under the same path.
+        overwrite : bool, optional
+            Replace an existing output.
+        resume : bool, optional
+            Go on from what an earlier call left in ``OUTPUT.partial`` when it was killed. If False it is thrown away.
+        progress : callable, optional
+            ``progress(done, total)``, called as cells of the output finish.
+        **reading
+            ``unit``, ``hdu``, ``uncertainty``, ``uncertainty_type``, ``mask``, ``saturation``, ``pixel_scale``, as in a
+            call; uncertainty and mask are HDUs or files.
+
+        Returns
+        -------
+        `pathlib.Path`
+            The output: data, mask, the target's PSF where it is reached and, where the method gives one, uncertainty.
+
+        Raises
+        ------
+        InputError, UnitError, PSFError, WCSError, ImageReadError
+            If the image cannot be used, does not overlap with the target, is larger than 2048 pixels and the method
+            needs the whole of it, another process writes the same output, or a partial output is of another input,
+            target, method or seed.
+        ImageWriteError
+            If the output exists, or cannot be written.
+        BackendError
+            If the backend breaks its contract.
+
+        Notes
+        -----
+        The target's grid is cut into cells of 1024 x 1024 pixels. Each needs the part of the image that it lies on,
+        through both WCSs, with as much around it as the method looks at; where there is none, the result is masked. The
+        cells depend on the target and the method only. What belongs to the whole image (kernels, sky, noise) is
+        settled once: see `astrogan.Restorer.process` for where it is measured. The result is that of a call to single
+        precision; learned methods differ by what lies beyond their reach, some 1e-5 of the brightest pixel. Noise is
+        drawn from the seed and the cell's number, so it is another than that of a call where there is more than one
+        cell; that of models such as `~astrogan.backends.classic.correlated_noise.CorrelatedNoise` runs on across the
+        cells' borders.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from astropy.nddata import CCDData
+        >>> from astrogan import Translator, read_image, write_image
+        >>> from astrogan.operators.translator import TargetSpec
+        >>> translator = Translator("psf-matching", target=TargetSpec(pixel_scale=0.4, psf=4.0), psf=3.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source, result = Path(folder) / "in.fits", Path(folder) / "out.fits"
+        ...     write_image(CCDData(np.ones((100, 100)), unit="nmgy"), source)
+        ...     _ = translator.process(source, result, pixel_scale=0.2)
+        ...     read_image(result).shape
+        (50, 50)
+        """
+        from astrogan.operators._mosaic_translate import translate_mosaic
+
+        return translate_mosaic(
+            self,
+            image,
+            output,
+            psf=psf,
+            rng=rng,
+            tile=tile,
+            workers=workers,
+            client=client,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+            **reading,
+        )
+
+    def _needed(self, psf):
+        """What is asked for when an image is read."""
+        return {
+            "psf": self.psf if psf is None else psf,
+            "needs_psf": self._needs("psf") or (self.target.psf is not None and self._uses("match")),
+            "needs_variance": self._needs("variance") or (self.target.noise is not None and self._uses("noise")),
+        }
+
+    def _aimed(self, prepared, shape_in, most=_MOST_PIXELS):
+        """The image with the target's names of its bands, its target, and the result's WCS."""
+        if not prepared.had_uncertainty:
+            prepared = prepared.replace(observation=_constant_is_noise_free(prepared.observation))
+        names = self._band_names(prepared)
+        prepared = prepared.replace(observation=prepared.observation.replace(bands=names))
+        target, wcs = _target(self.target, prepared, names, self.zero_point, shape_in, most)
+        if prepared.psf is not None and prepared.psf.varies and target.psf is not None and self._uses("match"):
+            warnings.warn(
+                "the image's PSF varies over the field; it is matched as it is at the centre", PSFWarning, stacklevel=3
+            )
+        return prepared, target, wcs
 
     def _one(self, prepared, target, wcs, rng, seed):
         estimate = self._run(self.backend, prepared.observation, target, rng=rng)
@@ -237,12 +349,13 @@ class Translator(Operator):
         # A variance that was estimated here only served to find how much noise to add.
         variance = estimate.variance if had else None
         self._warn_no_uncertainty(had, variance)
-        data = estimate.data
-        if _is_surface_brightness(prepared.unit):
-            area = _areas(target)
-            data = np.asarray(data) / area
-            variance = None if variance is None else np.asarray(variance) / area**2
-        info = dict(estimate.info or {})
+        data, variance = _per_pixel(prepared.unit, target, estimate.data, variance)
+        mask = np.zeros(np.shape(data), bool) if estimate.flags is None else estimate.flags
+        return self._finished(prepared, target, wcs, (data, variance, mask), dict(estimate.info or {}), seed)
+
+    def _finished(self, prepared, target, wcs, layers, info, seed):
+        """A result with the target's grid and the header that goes with it."""
+        data, variance, mask = layers
         matched = target.psf is not None and self._uses("match") and not info.get("unmatched")
         notes = self._notes(seed, info) | {"AGTARGET": self.target.name or "grid given"}
         if target.pixel_scale is not None and wcs is None:
@@ -252,7 +365,7 @@ class Translator(Operator):
             prepared.replace(meta=tuple(without_stale_keywords(meta, **true) for meta in prepared.meta)),
             data,
             variance=variance,
-            mask=np.zeros(np.shape(data), bool) if estimate.flags is None else estimate.flags,
+            mask=mask,
             wcs=wcs,
             psf=target.psf if matched else None,
             operation=self.operation,
@@ -364,12 +477,11 @@ def _spec_of_survey(survey):
 # ----------------------------------------------------------------------------------- the target, for one image
 
 
-def _target(spec, prepared, bands, zero_point):
-    """The backend's `~astrogan.api.Target` and the result's WCS."""
+def _target(spec, prepared, bands, zero_point, shape_in, most):
+    """The backend's `~astrogan.api.Target`, for an image of that shape, and the result's WCS."""
     observation = prepared.observation
-    shape_in = observation.shape[1:]
     if spec.wcs is not None:
-        shape, to_input, to_output, sky = _through_the_sky(spec, prepared.celestial)
+        shape, to_input, to_output, sky = _through_the_sky(spec, prepared.celestial, most)
         middle = (shape[1] - 1) / 2, (shape[0] - 1) / 2
         scale = local_scale(sky, *middle)
         ratio = (scale / _scale_at(prepared.celestial, *to_input(*middle), observation.pixel_scale)) ** 2
@@ -377,7 +489,7 @@ def _target(spec, prepared, bands, zero_point):
         factor, scale = _factor(spec, observation)
         shape = spec.shape or tuple(max(1, int(np.ceil(n * factor - 1e-6))) for n in shape_in)
         to_input, to_output = _about_the_centre(factor, shape_in, shape)
-        _check_size_of_target(shape, spec)
+        _check_size_of_target(shape, spec, most)
         sky = rescale_wcs(prepared.celestial, factor, shape_in, shape, anchor="centre")
         ratio = factor**-2
     target = Target(
@@ -397,7 +509,7 @@ def _target(spec, prepared, bands, zero_point):
     return target, replace_celestial(prepared.wcs, sky)
 
 
-def _through_the_sky(spec, sky_in):
+def _through_the_sky(spec, sky_in, most):
     if sky_in is None:
         raise WCSError(
             "image has no celestial WCS, and target is one; give the image its WCS, or "
@@ -407,16 +519,16 @@ def _through_the_sky(spec, sky_in):
     shape = spec.shape or sky.array_shape
     if shape is None:
         raise InputError("target: its WCS has no size; give TargetSpec(wcs=..., shape=(y, x))")
-    _check_size_of_target(shape, spec)
+    _check_size_of_target(shape, spec, most)
     sky.pixel_shape = shape[::-1]
     return shape, pixel_mapping(sky, sky_in), pixel_mapping(sky_in, sky), sky
 
 
-def _check_size_of_target(shape, spec):
-    if shape[0] * shape[1] > _MOST_PIXELS:
+def _check_size_of_target(shape, spec, most):
+    if shape[0] * shape[1] > most:
         scale = "" if spec.pixel_scale is None else f" at pixel_scale={spec.pixel_scale:.6g} arcsec"
         raise InputError(
-            f"target has {shape[0]} x {shape[1]} pixels{scale}, more than {_MOST_PIXELS}; check its units, or give a "
+            f"target has {shape[0]} x {shape[1]} pixels{scale}, more than {most}; check its units, or give a "
             "smaller shape="
         )
 
@@ -539,6 +651,14 @@ def _constant_is_noise_free(observation):
     variance = np.array(observation.variance)
     variance[flat] = np.finfo(np.float32).tiny
     return observation.replace(variance=variance)
+
+
+def _per_pixel(unit, target, data, variance):
+    """Fluxes a pixel of the output in the image's unit, which may be one of surface brightness."""
+    if not _is_surface_brightness(unit):
+        return data, variance
+    area = _areas(target)
+    return np.asarray(data) / area, None if variance is None else np.asarray(variance) / area**2
 
 
 def _areas(target):

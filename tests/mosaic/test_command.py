@@ -52,3 +52,29 @@ def test_options_that_belong_to_it_alone(capsys, folder):
     )
     assert (status, "--diagnose" in error) == (2, True)
     assert not (folder / "out.fits").exists()
+
+
+def test_degrade_goes_by_windows_too(capsys, folder):
+    out = folder / "out.fits"
+    options = ("--psf", "4", "--source-psf", "2", "--mosaic", "--window", "64")
+    assert run(capsys, "degrade", folder / "g.fits", "-o", out, *options) == (0, f"{out}\n", "")
+    assert read_image(out).shape == (90, 110)
+
+
+def test_deblend_writes_a_folder(capsys, folder):
+    y, x = np.mgrid[:90, :110]
+    data = sum(f * np.exp(-np.hypot(x - x0, y - 40) / 2.0) for f, x0 in ((100, 40), (60, 50)))
+    data += np.random.default_rng(0).normal(0, 0.5, data.shape)
+    write_image(CCDData(data.astype(np.float32), unit="adu"), folder / "blend.fits")
+    command = ("deblend", folder / "blend.fits", "-o", folder / "parts", "-b", "watershed", "--mosaic")
+    assert run(capsys, *command)[0] == 0
+    names = sorted(path.name for path in (folder / "parts").iterdir())
+    assert names == ["catalog.ecsv", "residual.fits", "segmentation.fits"]
+    status, _, error = run(capsys, *command, "--catalog", folder / "c.ecsv")
+    assert (status, "--catalog" in error) == (2, True)
+
+
+def test_translate_takes_one_sample_at_a_time(capsys, folder):
+    command = ("translate", folder / "g.fits", "-o", folder / "out.fits", "--target", "sdss", "--mosaic")
+    status, _, error = run(capsys, *command, "--samples", "2")
+    assert (status, "--samples" in error) == (2, True)

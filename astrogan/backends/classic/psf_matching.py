@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -12,6 +13,9 @@ from astrogan.backends.classic._target_noise import add_target_noise
 from astrogan.exceptions import InputError, PSFError, PSFWarning
 
 __all__ = ["PSFMatching"]
+
+# Of a cubic spline: its filter's weights fall by a factor of four a pixel.
+_SPLINE = 16
 
 
 class PSFMatching:
@@ -111,6 +115,39 @@ class PSFMatching:
         self.tolerance = float(tolerance)
         self.mask_threshold = float(mask_threshold)
         self.noise = bool(noise)
+        self._kernels = self._present = None
+
+    def for_image(self, observation, target):
+        """This method with the kernels and the level of the image's noise settled, for windows of an image.
+
+        Parameters
+        ----------
+        observation : `~astrogan.api.Observation`
+            The image, or what stands for it.
+        target : `~astrogan.api.Target`
+            For all of that.
+
+        Returns
+        -------
+        PSFMatching
+        """
+        out = copy.copy(self)
+        out._kernels = self._all_kernels(
+            observation, target, grid_of(target.to_input, target.shape, observation.shape[1:])
+        )
+        if self.noise and target.noise is not None and observation.variance is not None:
+            bare = copy.copy(out)
+            bare.noise = False
+            estimate = bare(observation, target, rng=None)
+            out._present = _background(estimate.variance, estimate.flags)
+        return out
+
+    def halo_for(self, observation, target):
+        """Pixels of the output, around one of it, that it depends on."""
+        scale = np.sqrt(target.area_ratio)
+        kernels = (None,) if self._kernels is None else self._kernels[0]
+        longest = max(0 if kernel is None else len(kernel) // 2 for kernel in kernels)
+        return int(np.ceil((longest + _SPLINE) / scale)) + _SPLINE // 2
 
     def __call__(self, observation, target, *, rng):
         """Translate one observation.
@@ -134,9 +171,10 @@ class PSFMatching:
         data = np.zeros(shape)
         variance = None if observation.variance is None else np.zeros(shape)
         flags = np.zeros(shape, bool)
-        info, unmatched = {}, []
+        info = {}
+        kernels, unmatched = self._kernels or self._all_kernels(observation, target, grid)
         for i, name in enumerate(observation.bands):
-            kernel = self._kernel(observation, target, i, unmatched, grid.jacobian)
+            kernel = kernels[i]
             method = self._method(kernel, grid)
             data[i] = self._translate(observation.data[i], kernel, grid, method, target)
             info[f"resampling_{name}"] = method
@@ -150,7 +188,8 @@ class PSFMatching:
             flags[i] = ~grid.covered | self._tainted(observation.valid[i], kernel, grid, method, taps)
         info |= {"unmatched": ",".join(unmatched)} if unmatched else {}
         if self.noise and target.noise is not None:
-            present = np.zeros(len(data)) if variance is None else _background(variance, flags)
+            present = np.zeros(len(data)) if variance is None else self._present
+            present = _background(variance, flags) if present is None else present
             excess = 0.0 if variance is None else variance - present[:, None, None]
             added, noted = add_target_noise(
                 data, target, present, where=grid.area > 0, rng=rng, bands=observation.bands, excess=excess
@@ -171,6 +210,12 @@ class PSFMatching:
         larger = abs(np.linalg.det(grid.jacobian)) > 1 + 1e-6
         return "exact" if kernel is None and larger else "bicubic"
 
+    def _all_kernels(self, observation, target, grid):
+        """A kernel for each band, and the bands that have none though they should."""
+        unmatched = []
+        bands = range(len(observation.data))
+        return [self._kernel(observation, target, i, unmatched, grid.jacobian) for i in bands], unmatched
+
     def _kernel(self, observation, target, band, unmatched, jacobian):
         """The kernel of a band on the input's grid, or `None` for a band that is resampled only."""
         if not self.match or target.psf is None:
@@ -189,7 +234,7 @@ class PSFMatching:
         except PSFError as error:
             name = observation.bands[band]
             unmatched.append(name)
-            warnings.warn(f"band {name!r} is resampled without matching its PSF: {error}", PSFWarning, stacklevel=4)
+            warnings.warn(f"band {name!r} is resampled without matching its PSF: {error}", PSFWarning, stacklevel=5)
             return None
 
     def _translate(self, image, kernel, grid, method, target):

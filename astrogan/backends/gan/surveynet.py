@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from astrogan.api import Estimate
@@ -107,6 +110,7 @@ class SurveyNetTranslator:
         self.noise, self.draw_error, self.ensemble = bool(noise), bool(draw_error), bool(ensemble)
         self.source = None if source is None else source.strip().lower()
         self._network = LazyNetwork(_DEFAULT if weights == "auto" else weights, "surveynet", _built, device)
+        self._settled = None
 
     def __repr__(self):
         return f"SurveyNetTranslator(weights={self._network.weights!r}, source={self.source!r})"
@@ -134,38 +138,98 @@ class SurveyNetTranslator:
         grid = grid_of(target.to_input, target.shape, observation.shape[1:])
         if not (grid.area > 0).any():
             raise InputError("target: no pixel of its grid lies on the image; check both WCSs")
-        fwhm = _widths(observation, target, grid)
-        if self.source is None and (fwhm[0] <= _BROADER * fwhm[1]).all():
+        fwhm = _widths(observation, target, grid) if self._settled is None else self._settled.fwhm
+        if self._convolves(fwhm):
             return self._matched(observation, target, rng=rng)
-        network, weights = self._network.get()
-        direction, order = self._direction(network, observation, target)
-        sky, sigma = _levels(observation)
-        unit = _units(observation, target, sigma)
-        images = observation.data.astype(np.float64) - sky[:, None, None]
-        estimates = _estimates(images, observation, target, grid, network.balances)
-        turns = _TURNS if self.ensemble else _TURNS[:1]
-        arguments = unit[order], fwhm[:, order], target, order, direction
-        each = [_through(network, estimates[order], *arguments, turn) for turn in turns]
-        back = np.argsort(order)
-        mean, spread = (np.mean([one[place] for one in each], axis=0)[back] for place in (0, 1))
-        spread = spread * _factor(weights.card, direction, grid)
-        scatter = np.var([one[0] for one in each], axis=0)[back]
-        data = mean.astype(np.float64) + sky[:, None, None] * grid.area
+        settled = self._settled or _Settled.of(observation, target, fwhm)
+        found = self._translated(observation, target, grid, settled)
+        mean, spread, flags = found.mean, found.spread, found.flags
+        data = mean.astype(np.float64) + settled.sky[:, None, None] * grid.area
         data *= grid.area > 0
-        flags = np.stack([~grid.covered | self._tainted(valid, fwhm[0], grid) for valid in observation.valid])
-        info = {"weights": weights.name, "sha256": weights.sha256[:12], "filters_translated": direction is not None}
-        info["out_of_range"] = _out_of_range(observation, weights.card, sky, sigma, fwhm)
-        variance = np.square(spread.astype(np.float64)) + scatter
+        variance = np.square(spread.astype(np.float64)) + found.scatter
+        info = found.info
         if self.draw_error:
-            data += _drawn_error(spread, weights.card, direction, grid, rng)
+            quiet = _median(spread) if settled.spread is None else settled.spread
+            data += _drawn_error(spread, quiet, found.card, found.direction, grid, rng)
         if self.noise and target.noise is not None:
-            present = np.where(fwhm[0] < fwhm[1], _sky_variance(mean, flags, target.noise), 0.0)
+            present = self._present(settled, found, target)
             added, noted = add_target_noise(
                 data, target, present, where=grid.area > 0, rng=rng, bands=observation.bands
             )
             variance += added
             info |= noted
         return Estimate(data.astype(np.float32), variance.astype(np.float32), flags, info)
+
+    def for_image(self, observation, target):
+        """This method with all that is measured on the whole image settled, for windows of an image.
+
+        Parameters
+        ----------
+        observation : `~astrogan.api.Observation`
+            The image, or what stands for it.
+        target : `~astrogan.api.Target`
+            For all of that.
+
+        Returns
+        -------
+        SurveyNetTranslator
+        """
+        out = copy.copy(self)
+        if target.psf is None:
+            out._resampled = self._resampled.for_image(observation, target)
+            return out
+        if observation.psf is None:
+            return out
+        grid = grid_of(target.to_input, target.shape, observation.shape[1:])
+        settled = _Settled.of(observation, target, _widths(observation, target, grid))
+        if self._convolves(settled.fwhm):
+            out._matched = self._matched.for_image(observation, target)
+        elif self.draw_error or (settled.fwhm[0] < settled.fwhm[1]).any():
+            found = self._translated(observation, target, grid, settled)
+            present = None if target.noise is None else self._present(settled, found, target)
+            settled = replace(settled, present=present, spread=_median(found.spread))
+        out._settled = settled
+        return out
+
+    def halo_for(self, observation, target):
+        """Pixels of the output, around one of it, that it depends on."""
+        if target.psf is None:
+            return self._resampled.halo_for(observation, target)
+        if self._settled is not None and self._convolves(self._settled.fwhm):
+            return self._matched.halo_for(observation, target)
+        wider = max(psf_fwhm(k) / np.sqrt(target.area_ratio) for k in observation.psf)
+        wider = max(wider, *(psf_fwhm(k) for k in target.psf))
+        # The network sees 34 pixels; local colours and diffuse light, so many times the FWHM.
+        return 48 + 8 * int(np.ceil(wider))
+
+    def _convolves(self, fwhm):
+        """Whether there is nothing to learn: PSF matching does it all."""
+        return self.source is None and bool((fwhm[0] <= _BROADER * fwhm[1]).all())
+
+    def _translated(self, observation, target, grid, settled):
+        """What the network says, less the sky, before noise."""
+        network, weights = self._network.get()
+        direction, order = self._direction(network, observation, target)
+        images = observation.data.astype(np.float64) - settled.sky[:, None, None]
+        estimates = _estimates(images, observation, target, grid, network.balances)
+        turns = _TURNS if self.ensemble else _TURNS[:1]
+        arguments = settled.unit[order], settled.fwhm[:, order], target, order, direction
+        each = [_through(network, estimates[order], *arguments, turn) for turn in turns]
+        back = np.argsort(order)
+        mean, spread = (np.mean([one[place] for one in each], axis=0)[back] for place in (0, 1))
+        scatter = np.var([one[0] for one in each], axis=0)[back]
+        flags = np.stack([~grid.covered | self._tainted(valid, settled.fwhm[0], grid) for valid in observation.valid])
+        info = {"weights": weights.name, "sha256": weights.sha256[:12], "filters_translated": direction is not None}
+        info["out_of_range"] = _out_of_range(observation, weights.card, settled.sky, settled.sigma, settled.fwhm)
+        spread = spread * _factor(weights.card, direction, grid)
+        return _Found(mean, spread, scatter, flags, info, weights.card, direction)
+
+    def _present(self, settled, found, target):
+        """Variance of the noise that bands which were only convolved keep, (band,)."""
+        if settled.present is not None:
+            return settled.present
+        convolved = settled.fwhm[0] < settled.fwhm[1]
+        return np.where(convolved, _sky_variance(found.mean, found.flags, target.noise), 0.0)
 
     def _direction(self, network, observation, target):
         """Number of the pair of surveys, and the order in which the weights have the bands."""
@@ -194,6 +258,40 @@ class SurveyNetTranslator:
 
         width = float(np.max(fwhm)) * np.sqrt(abs(np.linalg.det(grid.jacobian))) / 2.355
         return resample(gaussian_filter((~valid).astype(float), width), grid, "bilinear") > self.mask_threshold
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """What is measured once for an image."""
+
+    fwhm: np.ndarray
+    sky: np.ndarray
+    sigma: np.ndarray
+    unit: np.ndarray
+    present: np.ndarray | None = None
+    spread: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, observation, target, fwhm):
+        sky, sigma = _levels(observation)
+        return cls(fwhm, sky, sigma, _units(observation, target, sigma))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the network says of an image."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+    scatter: np.ndarray
+    flags: np.ndarray
+    info: dict
+    card: dict
+    direction: int | None
+
+
+def _median(planes):
+    return np.median(planes, axis=(1, 2), keepdims=True)
 
 
 def _built(**architecture):
@@ -277,12 +375,17 @@ def _through(network, estimates, unit, fwhm, target, order, direction, turn):
     # In a unit for all bands, so that their colours stay, in which any flux fits in single precision.
     common = float(np.median(unit))
     number, mirror = turn
+    height, width = estimates.shape[-2:]
+    if number or mirror:
+        # Turned, too, a pixel keeps its place on the coarser grids, so that windows of an image agree with the whole.
+        after = [(0, -n % network.stride) for n in (height, width)]
+        estimates = np.pad(estimates, ((0, 0), (0, 0), *after), mode="edge")
     estimates = np.rot90(estimates[..., ::-1] if mirror else estimates, number, axes=(-2, -1))
     inputs = [estimates / common, unit / common, *fwhm, noise / common]
     with torch.inference_mode(), exact_matmul(device):
         mean, spread = network(*(_tensor(value).to(device) for value in inputs), direction)
     found = (np.rot90(value[0].cpu().numpy() * common, -number, axes=(-2, -1)) for value in (mean, spread))
-    return tuple(value[..., ::-1] if mirror else value for value in found)
+    return tuple((value[..., ::-1] if mirror else value)[..., :height, :width] for value in found)
 
 
 def _factor(card, direction, grid):
@@ -310,11 +413,10 @@ def _out_of_range(observation, card, sky, sigma, fwhm):
     return worst
 
 
-def _drawn_error(spread, card, direction, grid, rng):
+def _drawn_error(spread, sky, card, direction, grid, rng):
     """A field of the error that is expected beyond the sky's, correlated as errors are."""
     kernels = (card["calibration"] or {}).get("error_kernels")
     kernel = np.asarray(kernels[_like(direction, grid)]) if kernels else None
-    sky = np.median(spread, axis=(1, 2), keepdims=True)
     excess = np.sqrt(np.maximum(np.square(spread) - np.square(sky), 0.0))
     return CorrelatedNoise(kernel).sample(spread.shape, sigma=1.0, rng=rng) * excess
 
