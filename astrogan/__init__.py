@@ -46,7 +46,7 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted(set(globals()) | set(__all__))
+    return sorted(__all__)
 
 
 # Not called _version: that would be overwritten by the module of this name once it is imported.

@@ -165,7 +165,7 @@ def _image_options(function):
             click.option("--psf", help="PSF: FWHM as 1.2arcsec or 3.5 (pixels), or a FITS kernel FILE or FILE[HDU]."),
             click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."),
             click.option(
-                "-O", "--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the backend."
+                "-O", "--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of backend or operator."
             ),
         )
     ):
@@ -466,7 +466,7 @@ def restore(
 
 @cli.command()
 @_image_options
-@click.option("--preset", help="galaxygan2017, sdss, cfhtls, kids, hsc, decals, lsst or euclid.")
+@click.option("--preset", help="galaxygan2017, or a survey: sdss, cfhtls, kids, hsc, decals, lsst, euclid, ...")
 @click.option("-b", "--backend", help="Degrader backend; default: physical, or the preset's.")
 @click.option("--source-psf", help="PSF that the input has, in the forms of --psf; default: as for restore.")
 @click.option("--noise", help="Noise to add: a sigma with unit such as 0.02nmgy, or a factor of the image's own.")
@@ -588,7 +588,9 @@ def _positions(path):
     try:
         return Table.read(path)
     except Exception as error:
-        raise InputError(f"--positions {path!r} cannot be read as a table ({error}); use ECSV, FITS or CSV") from error
+        raise InputError(
+            f"--positions {path!r} cannot be read as a table ({error}); check the path, or use ECSV, FITS or CSV"
+        ) from error
 
 
 @cli.command()

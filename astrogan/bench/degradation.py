@@ -1,4 +1,4 @@
-"""Degradation of stamps beside astropy and GalSim, in one run: ``python -m astrogan.bench.degradation``.
+"""Degradation of stamps beside astropy and GalSim, in one run: ``astrogan bench degradation``.
 
 Every row does the same to stamps of 3 x 128 x 128 pixels: convolution with a PSF of 41 x 41 pixels, alone, and with
 photon noise (exact Poisson, or Gaussian of the same variance) and read noise. Set ``OMP_NUM_THREADS=1`` to hold all

@@ -1,4 +1,4 @@
-"""Speed of the networks, in training and in use, in one run: ``python -m astrogan.bench.networks``.
+"""Speed of the networks, in training and in use, in one run: ``astrogan bench networks``.
 
 All rows see the same batches: three bands of 256 x 256 pixels. A training step is forward, loss, backward and the
 optimiser's; restored megapixels are pixels of one band plane of the image (not times its bands). What the restoration

@@ -1,4 +1,4 @@
-"""Noise backends against noise of known truth: ``python -m astrogan.bench.noise``.
+"""Noise backends against noise of known truth: ``astrogan bench noise``.
 
 Each backend is fitted to stamps whose noise-free image is known, draws noise for other such stamps, and is compared
 with the noise that those have. The first row, ``real again``, is noise of the same origin drawn once more: the floor

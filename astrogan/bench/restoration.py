@@ -1,4 +1,4 @@
-"""The grid of Schawinski et al. (2017) on any images and any backends: ``python -m astrogan.bench.restoration``.
+"""The grid of Schawinski et al. (2017) on any images and any backends: ``astrogan bench restoration``.
 
 Images are degraded by the paper's recipe at four blurs and five noise levels, restored by trivial, classic and learned
 methods, and compared with the originals. The classic ones may be tuned with the truth; see `run`.

@@ -1,4 +1,4 @@
-"""Restorers on linear real images, and what they make of nothing: ``python -m astrogan.bench.restoration_linear``.
+"""Restorers on linear real images, and what they make of nothing: ``astrogan bench restoration-linear``.
 
 Seven tables, with the trivial methods always beside the others:
 

@@ -1,4 +1,4 @@
-"""Richardson-Lucy beside scikit-image's, in one run: ``python -m astrogan.bench.richardson_lucy``.
+"""Richardson-Lucy beside scikit-image's, in one run: ``astrogan bench richardson-lucy``.
 
 All rows restore the same float32 image, a field of stars and galaxies in noise, with the same Moffat PSF. Beside them
 stands the time that four real FFTs of the whole padded image take an iteration, with whichever of torch and scipy, and

@@ -1,4 +1,4 @@
-"""Real images translated between surveys: ``python -m astrogan.bench.translation_real --data DATA -o OUT``.
+"""Real images translated between surveys: ``astrogan bench translation-real --data DATA -o OUT``.
 
 Nothing of these images was ever trained on. Two parts:
 

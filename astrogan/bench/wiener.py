@@ -1,4 +1,4 @@
-"""Wiener deconvolution beside scikit-image's, in one run: ``python -m astrogan.bench.wiener``."""
+"""Wiener deconvolution beside scikit-image's, in one run: ``astrogan bench wiener``."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,12 @@ class Translator(Operator):
     role = "translator"
     operation = "translate"
 
-    def __init__(self, backend="surveynet", *, target, psf=None, bands=None, zero_point=None, **options):
+    def __init__(self, backend="surveynet", *, target=None, psf=None, bands=None, zero_point=None, **options):
+        if target is None:
+            raise InputError(
+                "target=None: say what the result is to look like, e.g. target='sdss', a Survey, or an image to match; "
+                f"the first argument, {backend!r}, is the backend"
+            )
         super().__init__(backend, **options)
         self.target = _spec_of(target)
         self.psf = psf
@@ -334,7 +339,13 @@ class Translator(Operator):
             prepared = prepared.replace(observation=_constant_is_noise_free(prepared.observation))
         names = self._band_names(prepared)
         prepared = prepared.replace(observation=prepared.observation.replace(bands=names))
-        target, wcs = _target(self.target, prepared, names, self.zero_point, shape_in, most)
+        try:
+            target, wcs = _target(self.target, prepared, names, self.zero_point, shape_in, most)
+        except UnitError:
+            if self.options.get("noise") is not False:
+                raise
+            quiet = replace(self.target, noise=None, noise_slope=None)  # its noise is not asked for
+            target, wcs = _target(quiet, prepared, names, self.zero_point, shape_in, most)
         if prepared.psf is not None and prepared.psf.varies and target.psf is not None and self._uses("match"):
             warnings.warn(
                 "the image's PSF varies over the field; it is matched as it is at the centre", PSFWarning, stacklevel=3

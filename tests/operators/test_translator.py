@@ -593,3 +593,17 @@ def test_a_target_file_without_unit_is_told_from_the_image(tmp_path):
     fits.PrimaryHDU(np.ones((20, 20), "f4")).writeto(tmp_path / "target.fits")
     with pytest.raises(UnitError, match=r"^target: .*no BUNIT.*target=read_image\(path, unit="):
         Translator(target=tmp_path / "target.fits")
+
+
+@pytest.mark.parametrize("backend", ["psf-matching", "surveynet"])
+def test_noise_that_is_not_asked_for_need_not_convert(backend):
+    data = np.random.default_rng(0).normal(size=(64, 64)).astype("f4")
+    image = CCDData(data, unit="adu", wcs=tan(shape=(64, 64)), meta={"BAND": "r"})
+    with pytest.raises(UnitError, match="noise=False"):
+        Translator(backend, target="sdss")(image, psf=3.0)
+    assert np.isfinite(Translator(backend, target="sdss", noise=False)(image, psf=3.0).data).all()
+
+
+def test_a_target_is_needed_and_the_first_argument_is_the_backend():
+    with pytest.raises(InputError, match="target='sdss'"):
+        Translator("sdss")
