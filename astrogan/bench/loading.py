@@ -34,7 +34,7 @@ def stream_rates(recipes=RECIPES, data=".", *, workers=(0, 1, 2), seconds=5.0):
 
     Parameters
     ----------
-    recipes : sequence of str, path or `~astrogan.train.Recipe`
+    recipes : sequence of str, path or `~astrogan.train.recipe.Recipe`
         One whose data are not there is left out, and named in the table's ``missing``.
     data : path
         The folder below which their files lie.

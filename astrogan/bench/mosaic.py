@@ -55,9 +55,9 @@ def run(*, sizes=(2048, 4096), methods=("wiener", "richardson-lucy"), parts=PART
     sizes : sequence of int
         Edges of the mosaics in pixels; ``workers``, ``kill`` and ``windows`` take the largest.
     methods : sequence of str
-        Of `METHODS`.
+        Of ``METHODS``.
     parts : sequence of str
-        Of `PARTS`.
+        Of ``PARTS``.
     out : path, optional
         Folder for the mosaics and the tables; it needs about 14 bytes of disk a pixel. Default: a temporary one.
     seed : int

@@ -68,7 +68,7 @@ def run(parts=PARTS, *, full=False, repeats=3, clock="wall", scale=1.0, seed=0, 
     Parameters
     ----------
     parts : sequence of str
-        Of `PARTS`.
+        Of ``PARTS``.
     full : bool
         With the large sizes: 4096 x 4096 pixels, a mosaic of 8192 x 8192.
     repeats : int
