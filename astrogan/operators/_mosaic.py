@@ -42,7 +42,9 @@ def restore_mosaic(
     -------
     `pathlib.Path`
     """
-    backend = restorer.backend
+    from astrogan.operators._mosaic_cells import checked_seed
+
+    rng, backend = checked_seed(rng), restorer.backend
     needs = {name: bool(getattr(backend, name, False)) for name in ("needs_psf", "needs_variance")}
     source = MosaicSource.open(image, **reading)
     sketch = Sketch.of(source, psf=psf, psf_default=getattr(backend, "psf_default", None), **needs)

@@ -422,3 +422,8 @@ def test_arrays_and_images_in_memory_are_refused(files):
         restorer.process(image(), files[1])
     with pytest.raises(InputError, match="mask is an array"):
         restorer.process(*files, mask=np.zeros(SHAPE, bool))
+
+
+def test_a_seed_has_to_be_a_number_so_that_a_run_can_go_on(files):
+    with pytest.raises(InputError, match="rng="):
+        Restorer("gaussian", fwhm=2.0).process(*files, rng=np.random.default_rng(0))
