@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product
 from numbers import Integral
 
@@ -304,7 +305,7 @@ class TileWork:
         """Whether there is one tile only, the whole image."""
         return len(self.tiles) == 1
 
-    @property
+    @cached_property
     def groups(self) -> list[range]:
         """Indices of the tiles that the backend is given in one call; none runs over the end of a row of tiles."""
         batch = int(getattr(self.backend, "tiles_per_call", 1)) if hasattr(self.backend, "call_tiles") else 1
