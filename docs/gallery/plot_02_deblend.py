@@ -19,7 +19,7 @@ import numpy as np
 from astropy.nddata import CCDData, VarianceUncertainty
 from astropy.table import Table
 from astropy.visualization import AsinhStretch, ImageNormalize, make_lupton_rgb
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from astrogan import Deblender
 from astrogan.simulate.blends import simulate_blend
@@ -181,7 +181,6 @@ for row, (name, result) in zip(axes, apart.items(), strict=True):
     row[0].set_ylabel(name)
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
-figure.colorbar(
-    flux, ax=axes[:, :4], label="r flux [unit of the image]", shrink=0.8, location="bottom", aspect=50, format="%.2g"
-)
+bar = {"shrink": 0.8, "location": "bottom", "aspect": 50, "format": "%.3g", "ticks": MaxNLocator(4)}
+figure.colorbar(flux, ax=axes[:, :4], label="r flux [unit of the image]", **bar)
 figure.colorbar(left, ax=axes[:, 4], label="residual / $\\sigma$", location="bottom")
