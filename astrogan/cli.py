@@ -460,8 +460,17 @@ def restore(
         operator = Restorer(backend, psf=_psf(psf), tile=tile, workers=workers, progress=progress, **backend_options)
         result = operator(image, rng=seed, **keywords)
     _write(result, output, overwrite)
+    _say_psf(result)
     if diagnose:
         click.echo(operator.diagnose(image, result, **keywords).summary())
+
+
+def _say_psf(result):
+    """On standard error, that a PSF was neither given nor in the header."""
+    first = next(iter(result.values())) if isinstance(result, dict) else result
+    origin = str(getattr(first, "meta", {}).get("AGPSF", ""))
+    if origin.startswith(("built", "assumed")):
+        click.echo(f"PSF: {origin}, FWHM {first.meta['AGFWHM']} pixels; give one with --psf", err=True)
 
 
 @cli.command()

@@ -212,7 +212,9 @@ def write_image(image, path, *, overwrite=False):
 
 def check_fits_name(path):
     """Refuse names that are not those of FITS files."""
-    name = Path(path).name.lower() if isinstance(path, str | os.PathLike) else ""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path={type(path).__name__} is no path of a file; the image comes first: (image, path)")
+    name = Path(path).name.lower()
     if name.endswith(_PICTURES):
         raise ImageWriteError(
             f"path={str(path)!r}: a picture holds neither the flux nor the WCS; name the file .fits, "

@@ -725,3 +725,8 @@ def test_tables_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match=r"\.ecsv keeps everything"):
         write_table(Table({"a": np.ones((2, 3))}), tmp_path / "table.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_the_wrong_way_round(tmp_path):
+    with pytest.raises(InputError, match=r"path=CCDData.*\(image, path\)"):
+        write_image(tmp_path / "x.fits", CCDData(np.ones((3, 3)), unit="adu"))
