@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from astrogan.exceptions import ImageWriteError, InputError
-from astrogan.image._lock import FolderLock
+from astrogan.image._lock import LOCK_NAME, FolderLock
 from astrogan.image.write import _big_endian as big_endian
 from astrogan.image.write import _hdus as image_hdus
 from astrogan.image.write import _publish as publish
@@ -23,6 +23,7 @@ from astrogan.image.write import check_fits_name
 __all__ = ["MosaicFile"]
 
 _BLOCK = 2880
+_BINARY = getattr(os, "O_BINARY", 0)  # of Windows
 _SPARE_CARDS = 72  # room for what is known only when the last window is done
 _LAYERS = {"MASK": "mask", "UNCERT": "uncertainty", "FLAGS": "flags"}
 
@@ -143,7 +144,7 @@ class MosaicFile:
         with _writing(self.path):
             headers = _sized_headers(template, self._shape)
             for (offset, length, _, _), header in zip(self._places, headers, strict=True):
-                os.pwrite(self._descriptor, _padded(header, length), offset)
+                _write_all(self._descriptor, _padded(header, length), offset)
             os.fsync(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
@@ -178,7 +179,11 @@ class MosaicFile:
         if not (known and resume):
             self._start(headers, size, description)
         else:
-            self._descriptor = os.open(self._image, os.O_RDWR)
+            self._descriptor = os.open(self._image, os.O_RDWR | _BINARY)
+            if os.fstat(self._descriptor).st_size != size:
+                raise InputError(
+                    f"{str(self._image)!r} has another size than it was given; resume=False (--restart) begins again"
+                )
             self._journal = os.open(self._journal_path, os.O_WRONLY | os.O_APPEND)
 
     def _start(self, headers, size, description):
@@ -190,10 +195,10 @@ class MosaicFile:
                 f"output={str(self.path)!r} takes {size} bytes; {free} are free on that disk: free some, or name a "
                 "file on another"
             )
-        self._descriptor = os.open(self._image, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._descriptor = os.open(self._image, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
         os.ftruncate(self._descriptor, size)
         for (offset, length, _, _), header in zip(self._places, headers, strict=True):
-            os.pwrite(self._descriptor, _padded(header, length), offset)
+            _write_all(self._descriptor, _padded(header, length), offset)
         os.fsync(self._descriptor)
         self._journal = os.open(self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         self._note(description)
@@ -229,8 +234,9 @@ class MosaicFile:
             )
 
     def _remove(self):
-        for path in (self._image, self._journal_path, self.folder / "run.lock"):
-            path.unlink(missing_ok=True)
+        for path in (self._image, self._journal_path, self.folder / LOCK_NAME):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -271,15 +277,25 @@ class MosaicFile:
         size = place.dtype.itemsize
         starts = (place.offset + (row * place.shape[1] + x.start) * size for row in range(y.start, y.stop))
         with _writing(self.path):
-            rows = [os.pread(self._descriptor, (x.stop - x.start) * size, start) for start in starts]
+            rows = [_read_all(self._descriptor, (x.stop - x.start) * size, start) for start in starts]
         return np.stack([np.frombuffer(row, place.dtype) for row in rows]).astype(place.dtype.newbyteorder("="))
 
 
-def _write_all(descriptor, row, start):
-    view = memoryview(row)
+def _write_all(descriptor, content, start):
+    """Write all bytes at a place. One thread has the file, so that seeking will do, which every system knows."""
+    os.lseek(descriptor, start, os.SEEK_SET)
+    view = memoryview(content)
     while view:
-        count = os.pwrite(descriptor, view, start)
-        view, start = view[count:], start + count
+        view = view[os.write(descriptor, view) :]
+
+
+def _read_all(descriptor, size, start):
+    os.lseek(descriptor, start, os.SEEK_SET)
+    parts = []
+    while size and (part := os.read(descriptor, size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 @contextlib.contextmanager

@@ -427,3 +427,13 @@ def test_arrays_and_images_in_memory_are_refused(files):
 def test_a_seed_has_to_be_a_number_so_that_a_run_can_go_on(files):
     with pytest.raises(InputError, match="rng="):
         Restorer("gaussian", fwhm=2.0).process(*files, rng=np.random.default_rng(0))
+
+
+def test_a_partial_image_that_was_cut_is_not_taken_up(files, monkeypatch):
+    partial = interrupted(files, monkeypatch)
+    os.truncate(partial / "image.fits", 5000)
+    restorer = Restorer("wiener", psf=3.0, balance=0.05, tile=128)
+    with pytest.raises(InputError, match="another size"):
+        restorer.process(*files)
+    restorer.process(*files, resume=False)
+    assert_equal(read_image(files[1]), restorer(files[0]))
