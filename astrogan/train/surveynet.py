@@ -140,7 +140,7 @@ class SurveyNetModule(Accumulating, lightning.LightningModule):
             update_average(self.average, self.network, float(self.steps_done), self.decay)
         self.log_dict(terms, on_step=False, on_epoch=True, sync_dist=True)
 
-    def _parts(self, batch, done, part):
+    def _parts(self, batch, done, part=0):
         """Name, weight and loss of each of a step's translations."""
         draw = _Draws(self.seed, done * self.accumulate + part, self.device)
         fine = _fine(batch)

@@ -281,7 +281,8 @@ def test_a_client_of_another_kind_is_refused(files):
 # ---- kills, locks and errors ------------------------------------------------------------------------------------
 
 _SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell begins without
 from astrogan import Restorer
 from astrogan.operators import _mosaic
 from astrogan.mosaic import MosaicFile
