@@ -119,13 +119,13 @@ def _checked(prepared, data, variance, mask, wcs):
         mask = ~observation.valid if same_grid else np.zeros(data.shape, bool)
     scale = prepared.scale
     with np.errstate(over="ignore"):
-        data = _scaled(data, scale)
-        variance = None if variance is None else _scaled(variance, scale**2)
+        data = in_unit_of_image(data, scale)
+        variance = None if variance is None else in_unit_of_image(variance, scale**2)
     return data, variance, np.asarray(mask, bool)
 
 
-def _scaled(array, scale):
-    """float32, unless the image's unit makes the values too small or too large for it."""
+def in_unit_of_image(array, scale):
+    """An array times the scale that was taken out; float32, unless the values are too small or too large for it."""
     return np.asarray(array, np.float32) if scale == 1 else np.asarray(array, np.float64) * scale
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import numbers
 import pickle
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
@@ -13,7 +14,7 @@ from typing import Any
 from astrogan.exceptions import InputError
 from astrogan.image.tiling import available_cores, single_torch_thread
 
-__all__ = ["Block", "Piece", "run_blocks"]
+__all__ = ["Block", "Piece", "checked_seed", "run_blocks"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def run_blocks(
             _drive(pool, functools.partial(_alone, task), blocks, put, 2 * (workers or available_cores()))
         return
     if isinstance(client, Executor):
-        # A task holds a network's weights, and is sent once a worker rather than once a block.
+        # Every block brings the task with it; a worker unpacks it, and its network's weights, once.
         packed = pickle.dumps(task)
         call = functools.partial(_unpacked, packed, hashlib.sha256(packed).hexdigest())
         _drive(client, call, blocks, put, 2 * (getattr(client, "_max_workers", None) or available_cores()))
@@ -96,7 +97,28 @@ def run_blocks(
     handle = client.scatter(task, broadcast=True, hash=False)
     threads = max(1, sum(client.nthreads().values()))
     executor = client.get_executor(pure=False, retries=3)
-    _drive(executor, functools.partial(_alone), blocks, put, 2 * threads, first=(handle,))
+    _drive(executor, _alone, blocks, put, 2 * threads, first=(handle,))
+
+
+def checked_seed(rng):
+    """A seed that can be written down, and be the same tomorrow.
+
+    Parameters
+    ----------
+    rng : int
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    InputError
+        If it is anything else, a generator included.
+    """
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) and rng >= 0:
+        return int(rng)
+    raise InputError(f"rng={rng!r} must be a non-negative integer here: a run may be resumed, and has to go on alike")
 
 
 def _drive(executor, call, blocks, put, most, first=()):

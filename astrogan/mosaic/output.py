@@ -14,13 +14,14 @@ import numpy as np
 
 from astrogan.exceptions import ImageWriteError, InputError
 from astrogan.image._lock import LOCK_NAME, FolderLock
+from astrogan.image.finish import in_unit_of_image
 from astrogan.image.write import _big_endian as big_endian
 from astrogan.image.write import _hdus as image_hdus
 from astrogan.image.write import _publish as publish
 from astrogan.image.write import _target as target_of
 from astrogan.image.write import check_fits_name
 
-__all__ = ["MosaicFile"]
+__all__ = ["MosaicFile", "layer_windows"]
 
 _BLOCK = 2880
 _BINARY = getattr(os, "O_BINARY", 0)  # of Windows
@@ -279,6 +280,33 @@ class MosaicFile:
         with _writing(self.path):
             rows = [_read_all(self._descriptor, (x.stop - x.start) * size, start) for start in starts]
         return np.stack([np.frombuffer(row, place.dtype) for row in rows]).astype(place.dtype.newbyteorder("="))
+
+
+def layer_windows(y, x, scale, kind, data, variance, mask):
+    """What `~astrogan.mosaic.MosaicFile.put` takes of a cell.
+
+    Parameters
+    ----------
+    y, x : slice
+        Of the output.
+    scale : float
+        Of the observation's flux, in the image's unit.
+    kind : `~astropy.nddata.NDUncertainty` or None
+        The image's, or an empty one of its class.
+    data, variance, mask : `numpy.ndarray`
+        (band, y, x), in the observation's flux; ``variance`` may be None.
+
+    Yields
+    ------
+    tuple
+        (layer, y, x, array).
+    """
+    yield "data", y, x, in_unit_of_image(data, scale)
+    yield "mask", y, x, mask
+    if variance is not None:
+        from astrogan.image.uncertainty import to_uncertainty
+
+        yield "uncertainty", y, x, np.asarray(to_uncertainty(in_unit_of_image(variance, scale**2), kind).array)
 
 
 def _write_all(descriptor, content, start):

@@ -17,6 +17,8 @@ from astrogan.image.mask import RestorationFlag, restoration_flags
 from astrogan.image.prepare import FILL_DEPTH
 from astrogan.image.tiling import TileWork, merged_info, plan_work
 from astrogan.mosaic import Block, MosaicFile, MosaicSource, Piece, Sketch, run_blocks
+from astrogan.mosaic.engine import checked_seed
+from astrogan.mosaic.output import layer_windows
 from astrogan.mosaic.sketch import prepare_window
 
 __all__ = ["restore_mosaic"]
@@ -42,8 +44,6 @@ def restore_mosaic(
     -------
     `pathlib.Path`
     """
-    from astrogan.operators._mosaic_cells import checked_seed
-
     rng, backend = checked_seed(rng), restorer.backend
     needs = {name: bool(getattr(backend, name, False)) for name in ("needs_psf", "needs_variance")}
     source = MosaicSource.open(image, **reading)
@@ -137,20 +137,10 @@ class _Task:
         return Piece(number, windows, {"infos": infos, **counts})
 
     def _windows(self, tile, prepared, estimate, bits, inside):
-        scale = prepared.scale
-        yield "data", *tile.core, _scaled(estimate.data[inside], scale)
-        yield "mask", *tile.core, (bits & self.masked) != 0
+        variance = estimate.variance[inside] if self.has_variance else None
+        kind, mask = _kind_of(prepared.form.images[0].uncertainty), (bits & self.masked) != 0
+        yield from layer_windows(*tile.core, prepared.scale, kind, estimate.data[inside], variance, mask)
         yield "flags", *tile.core, bits
-        if self.has_variance:
-            from astrogan.image.uncertainty import to_uncertainty
-
-            like = prepared.form.images[0].uncertainty
-            variance = _scaled(estimate.variance[inside], scale**2)
-            yield "uncertainty", *tile.core, np.asarray(to_uncertainty(variance, _kind_of(like)).array)
-
-
-def _scaled(array, scale):
-    return np.asarray(array, np.float32) if scale == 1 else np.asarray(array, np.float64) * scale
 
 
 def _kind_of(uncertainty):

@@ -15,19 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from astrogan.exceptions import InputError
 from astrogan.mosaic import Block, MosaicFile, run_blocks
-from astrogan.operators._mosaic import _scaled as scaled
 
 __all__ = [
     "as_sent",
     "blocks_of",
     "cell_rng",
-    "checked_seed",
+    "described",
     "digest_of",
     "in_one_piece",
     "in_window",
-    "layer_windows",
     "little_like",
     "process_cells",
     "settled_levels",
@@ -99,6 +96,16 @@ def process_cells(
         return file.finish(template([file.done[i] for i in sorted(file.done)]))
 
 
+def described(operator, source, seed, reading, **more):
+    """What makes a result, for `~astrogan.mosaic.MosaicFile`; options come with what is settled, by their content."""
+    return {
+        "input": source.fingerprint(),
+        "method": {key: value for key, value in operator._notes(seed).items() if key != "AGOPTS"},
+        "reading": {key: str(value) for key, value in sorted(reading.items())},
+        **more,
+    }
+
+
 def blocks_of(cells, done, edge):
     """Neighbouring cells together, as many as cover a square of that edge."""
     size = cells[0].core[0].stop, cells[0].core[1].stop
@@ -111,33 +118,6 @@ def blocks_of(cells, done, edge):
         left = tuple(number for number in members if number not in done)
         if left:
             yield Block(left)
-
-
-def layer_windows(y, x, scale, kind, data, variance, mask):
-    """What `~astrogan.mosaic.MosaicFile.put` takes of a cell.
-
-    Parameters
-    ----------
-    y, x : slice
-        Of the output.
-    scale : float
-        Of the observation's flux, in the image's unit.
-    kind : `~astropy.nddata.NDUncertainty` or None
-        The image's, or an empty one of its class.
-    data, variance, mask : `numpy.ndarray`
-        (band, y, x), in the observation's flux; ``variance`` may be None.
-
-    Yields
-    ------
-    tuple
-        (layer, y, x, array).
-    """
-    yield "data", y, x, scaled(data, scale)
-    yield "mask", y, x, mask
-    if variance is not None:
-        from astrogan.image.uncertainty import to_uncertainty
-
-        yield "uncertainty", y, x, np.asarray(to_uncertainty(scaled(variance, scale**2), kind).array)
 
 
 def as_sent(wcs):
@@ -166,13 +146,6 @@ def in_one_piece(operator, source, output, psf, seed, overwrite):
 
 
 # ---- random numbers ------------------------------------------------------------------------------------------------
-
-
-def checked_seed(rng):
-    """A seed that can be written down, and be the same tomorrow."""
-    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) and rng >= 0:
-        return int(rng)
-    raise InputError(f"rng={rng!r} must be a non-negative integer here: a run may be resumed, and has to go on alike")
 
 
 def cell_rng(seed, cells, number):

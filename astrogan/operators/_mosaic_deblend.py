@@ -16,12 +16,13 @@ from astrogan.image.finish import to_ccd
 from astrogan.image.tiling import plan_tiles
 from astrogan.image.write import write_table
 from astrogan.mosaic import Block, MosaicFile, MosaicSource, Piece, Sketch, run_blocks
+from astrogan.mosaic.engine import checked_seed
 from astrogan.mosaic.sketch import prepare_window
 from astrogan.operators._deblend_catalog import _catalog as catalog_of
 from astrogan.operators._deblend_catalog import _residual as residual_of
 from astrogan.operators._mosaic import WINDOW
 from astrogan.operators._mosaic import _plain as plain
-from astrogan.operators._mosaic_cells import blocks_of, cell_rng, checked_seed, digest_of, little_like
+from astrogan.operators._mosaic_cells import blocks_of, cell_rng, described, digest_of, little_like
 
 __all__ = ["deblend_mosaic"]
 
@@ -67,13 +68,14 @@ def deblend_mosaic(
     # A window has its PSF already, and neither that nor who is told of progress can always be sent.
     worker.psf, worker.progress, worker.workers = None, None, 1
     task = _Task(source, sketch.like, sketch.noise, worker, tuple(cells), positions, seed)
-    description = {
-        "input": source.fingerprint(),
-        "method": {key: value for key, value in deblender._notes(seed).items() if key != "AGOPTS"},
-        "reading": {key: str(value) for key, value in sorted(reading.items())},
-        "settled": digest_of(deblender.options, deblender.background, positions, sketch.like.scale, *_seen(prepared)),
-        "windows": [list(source.shape), len(cells), str(cells[0])],
-    }
+    description = described(
+        deblender,
+        source,
+        seed,
+        reading,
+        settled=digest_of(deblender.options, deblender.background, positions, sketch.like.scale, *_seen(prepared)),
+        windows=[list(source.shape), len(cells), str(cells[0])],
+    )
     template, small = _templates(deblender, prepared, seed, {})
     made = {"overwrite": again, "resume": resume}
     shape = source.shape[1:]

@@ -17,6 +17,8 @@ from astrogan.image.tiling import _checked as checked_estimate
 from astrogan.image.tiling import _guarded as guarded
 from astrogan.image.tiling import plan_tiles
 from astrogan.mosaic import Block, MosaicSource, Piece, Sketch
+from astrogan.mosaic.engine import checked_seed
+from astrogan.mosaic.output import layer_windows
 from astrogan.mosaic.sketch import prepare_window
 from astrogan.operators._degrader_frame import Frame
 from astrogan.operators._mosaic import WINDOW
@@ -26,11 +28,10 @@ from astrogan.operators._mosaic import _span as span
 from astrogan.operators._mosaic_cells import (
     as_sent,
     cell_rng,
-    checked_seed,
+    described,
     digest_of,
     in_one_piece,
     in_window,
-    layer_windows,
     little_like,
     process_cells,
     settled_levels,
@@ -89,12 +90,13 @@ def degrade_mosaic(degrader, image, output, *, psf, rng, tile, workers, client, 
     def template(records):
         return _template(degrader, backend, sketch, trial, source, shape, seed, records)
 
-    description = {
-        "input": source.fingerprint(),
-        "method": {key: value for key, value in degrader._notes(seed).items() if key != "AGOPTS"},
-        "reading": {key: str(value) for key, value in sorted(reading.items())},
-        "settled": digest_of(backend, observation.data, observation.psf, sketch.like.scale),
-    }
+    description = described(
+        degrader,
+        source,
+        seed,
+        reading,
+        settled=digest_of(backend, observation.data, observation.psf, sketch.like.scale),
+    )
     return process_cells(
         degrader,
         task,

@@ -14,6 +14,8 @@ from astrogan.image.tiling import _guarded as guarded
 from astrogan.image.tiling import merged_info, plan_tiles
 from astrogan.image.wcs import crop_wcs, pixel_mapping
 from astrogan.mosaic import Block, MosaicSource, Piece, Sketch
+from astrogan.mosaic.engine import checked_seed
+from astrogan.mosaic.output import layer_windows
 from astrogan.mosaic.sketch import prepare_window
 from astrogan.operators._mosaic import WINDOW
 from astrogan.operators._mosaic import _kind_of as kind_of
@@ -23,11 +25,10 @@ from astrogan.operators._mosaic import _span as span
 from astrogan.operators._mosaic_cells import (
     as_sent,
     cell_rng,
-    checked_seed,
+    described,
     digest_of,
     in_one_piece,
     in_window,
-    layer_windows,
     little_like,
     process_cells,
 )
@@ -113,16 +114,15 @@ def translate_mosaic(
         layers = data, None if variance is None else np.ones_like(data), np.ones(data.shape, bool)
         return translator._finished(small, target, wcs, layers, info, seed)
 
-    description = {
-        "input": source.fingerprint(),
-        "method": {key: value for key, value in translator._notes(seed).items() if key != "AGOPTS"},
-        "reading": {key: str(value) for key, value in sorted(reading.items())},
-        "model": {key: trial.info[key] for key in ("weights", "sha256") if key in trial.info},
-        "target": digest_of(_sent(target)),
-        "settled": digest_of(
-            translator.options, prepared.observation.data, prepared.observation.psf, sketch.like.scale
-        ),
-    }
+    description = described(
+        translator,
+        source,
+        seed,
+        reading,
+        model={key: trial.info[key] for key in ("weights", "sha256") if key in trial.info},
+        target=digest_of(_sent(target)),
+        settled=digest_of(translator.options, prepared.observation.data, prepared.observation.psf, sketch.like.scale),
+    )
     return process_cells(
         translator,
         task,
