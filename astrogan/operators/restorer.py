@@ -194,8 +194,8 @@ class Restorer(Operator):
         Notes
         -----
         ``richardson-lucy`` restores two stamps with one transform and works on as many pairs at once as there are
-        ``workers``; other methods take one stamp after the other. The result is that of single calls, to within
-        rounding.
+        ``workers``; ``nafnet`` puts stamps of equal shape through the network together; other methods take one stamp
+        after the other. The result is that of single calls, to within rounding.
 
         Examples
         --------

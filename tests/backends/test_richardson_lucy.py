@@ -17,6 +17,7 @@ from astrogan.backends.classic._fourier import (
     transfer_function,
     trimmed,
 )
+from astrogan.backends.classic._richardson_lucy_field import _domains
 from astrogan.backends.classic.richardson_lucy import RichardsonLucy, halo_width, measure_sky
 from astrogan.exceptions import InputError, PSFError
 from astrogan.image.tiling import run_tiled
@@ -647,6 +648,20 @@ def test_transfer_functions_are_cached_within_bounds():
     assert cache._bytes <= 100_000
     assert cache._bytes == sum(8 * t.numel() for t, _ in cache._items.values())
     assert transfer_function(kernel, (32, 32), packed=False, cache=cache) is not first
+
+
+def test_what_shapes_share_is_kept_but_not_for_images_with_holes():
+    images = [field((40, 44), seed=seed)[0] for seed in range(2)]
+    hole = np.pad(np.ones((1, 3, 3), bool), ((0, 0), (20, 17), (20, 21)))
+    holed = Observation(images[0].data, valid=~hole, psf=images[0].psf)
+    method = RichardsonLucy(5)
+    _domains.__init__()
+    first = [method(image, rng=None).data for image in (*images, holed)]
+    assert len(_domains._items) == 1  # of the two without a hole
+    again = [method(image, rng=None).data for image in (*images, holed)]
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.any(first[0] != first[2])
 
 
 @given(st.integers(1, 3000))

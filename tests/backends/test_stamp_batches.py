@@ -9,6 +9,7 @@ from astrogan.api import Observation
 from astrogan.backends.classic._linear import FiniteFilter
 from astrogan.backends.classic.richardson_lucy import RichardsonLucy
 from astrogan.backends.classic.wiener import Wiener
+from astrogan.backends.gan.nafnet import NAFNet
 from astrogan.exceptions import InputError, PSFError
 from astrogan.image.psf import gaussian_psf, moffat_psf
 from astrogan.operators._restorer_batch import restore_stamps
@@ -77,6 +78,46 @@ def test_a_batch_of_what_cannot_share_a_transform():
         assert_same(result, backend(one, rng=np.random.default_rng(0)))
     assert np.array_equal(backend.batch([flat], rngs=generators(1))[0].data, flat.data)
     assert backend.batch([], rngs=[]) == []
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_a_batch_through_the_network_gives_what_single_calls_give(ensemble):
+    """Of two shapes, one and two bands, three PSFs, one blank band, in an order that mixes them."""
+    backend = NAFNet(ensemble=ensemble)
+    narrow, wide = (np.asarray(gaussian_psf(fwhm, size=15))[None] for fwhm in (2.5, 4.0))
+    stamps = [
+        stamp(0, (1, 48, 40), variance=True, psf=narrow),
+        stamp(1, variance=True),
+        stamp(2, (1, 48, 40), variance=True, psf=wide, peak=5e4),
+        stamp(3, (1, 33, 47), variance=True, psf=narrow),
+        Observation(np.full((1, 48, 40), 7.0), variance=np.ones((1, 48, 40)), psf=wide),
+        stamp(4, variance=True, masked=True),
+    ]
+    results = backend.batch(stamps)
+    for result, one in zip(results, stamps, strict=True):
+        assert_same(result, backend(one))
+    np.testing.assert_array_equal(results[4].data, 7.0)
+
+
+def test_no_pass_of_the_network_is_larger_than_pays(monkeypatch):
+    backend, sizes = NAFNet(device="cpu"), []
+    run = NAFNet._pass
+    monkeypatch.setattr(
+        NAFNet, "_pass", lambda self, model, data, *rest: sizes.append(data.shape[:2]) or run(self, model, data, *rest)
+    )
+    psf = np.asarray(gaussian_psf(3.0, size=15))[None]
+    backend.batch([stamp(k % 3, (1, 128, 128), variance=True, psf=psf) for k in range(5)])
+    assert sizes == [(4, 1), (1, 1)]
+    assert backend.tiles_per_call == 1
+
+
+def test_tiles_that_go_together_give_what_they_give_alone():
+    backend, whole = NAFNet(), stamp(0, (1, 200, 230), variance=True, psf=np.asarray(gaussian_psf(3.0, size=15))[None])
+    settled = backend.for_image(whole)
+    tiles = [whole.crop(slice(0, 96), slice(x, x + 96)) for x in (0, 64, 128)]
+    together = settled.call_tiles(tiles, cuts=[((False, True), (True, True))] * 3, rngs=generators(3))
+    for result, tile in zip(together, tiles, strict=True):
+        assert_same(result, settled(tile))
 
 
 def test_pairs_are_those_that_are_alike():

@@ -23,11 +23,16 @@ _CACHE_BYTES = 256 * 2**20
 _transfers = Cache(_CACHE_BYTES)
 
 
+def grid_key(kernel: np.ndarray, shape: tuple[int, int], *, packed: bool, device="cpu") -> tuple:
+    """What names a kernel on a grid in a cache."""
+    return hashlib.blake2b(kernel.tobytes(), digest_size=16).digest(), kernel.shape, shape, packed, str(device)
+
+
 def transfer_function(
     kernel: np.ndarray, shape: tuple[int, int], *, packed: bool, device="cpu", cache=_transfers
 ) -> torch.Tensor:
     """The transfer function of a kernel on a periodic grid, from the cache where it is there."""
-    key = (hashlib.blake2b(kernel.tobytes(), digest_size=16).digest(), kernel.shape, shape, packed, str(device))
+    key = grid_key(kernel, shape, packed=packed, device=device)
     return cache.get(key, lambda: torch.from_numpy(_transfer(kernel, shape, packed=packed)).to(device))
 
 
@@ -135,6 +140,7 @@ class Blur:
         self.device = device
         self.image_shape = (*self.shape, 2) if packed else self.shape
         kernel = np.ascontiguousarray(kernel, np.float32)
+        self.key = grid_key(kernel, self.shape, packed=packed, device=device)
         self._transfer = transfer_function(kernel, self.shape, packed=packed, device=device)
         self._adjoint = None if packed else self._transfer.conj().resolve_conj()
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from astrogan.api import Observation
+from astrogan.backends.classic._cache import Cache
 from astrogan.backends.classic._fourier import Blur, effective_radius, good_size, trimmed
 from astrogan.exceptions import PSFError
 
@@ -24,6 +25,8 @@ WEIGHT_FLOOR = 0.01  # smallest weight of a valid pixel: float32 transforms leav
 SAMPLE = 2**16  # pixels that the sky's statistics are taken from
 
 TINY = float(np.finfo(np.float32).tiny)
+
+_domains = Cache(16 * 2**20)
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,14 @@ def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
     if chosen.size == 0:
         return Sky(0.0, 0.0, 0.0, TINY, flat=True)
     sample = data[chosen]
-    ordered = np.sort(sample)  # of float32, quicker than numpy's own selection
-    sky = _quantile(ordered, 0.5)
+    sky, below = _quantiles(sample, 0.5, 0.158655)
     if observation.variance is None:
         # The spread below the median: sources lie above it.
-        variance = (sky - _quantile(ordered, 0.158655)) ** 2
+        variance = (sky - below) ** 2
         poisson_level = np.inf
     else:
         noise = observation.variance[band].ravel()[chosen]
-        variance = _quantile(np.sort(noise), 0.5)
+        (variance,) = _quantiles(noise, 0.5)
         poisson_level = _poisson_level(sample - sky, noise - variance, variance)
     sigma = np.sqrt(variance)
     if background == "auto":
@@ -108,12 +110,13 @@ def measure_sky(observation: Observation, band: int, background="auto") -> Sky:
     return Sky(float(background), level, variance, floor, flat=brightest == faintest, peak=peak)
 
 
-def _quantile(ordered: np.ndarray, q: float) -> float:
-    """The quantile of sorted numbers by linear interpolation."""
-    position = q * (len(ordered) - 1)
-    low = int(position)
-    high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low]) + (position - low) * (float(ordered[high]) - float(ordered[low]))
+def _quantiles(values: np.ndarray, *fractions: float) -> list[float]:
+    """Quantiles by linear interpolation, without sorting all values."""
+    positions = [q * (len(values) - 1) for q in fractions]
+    neighbours = [(int(x), min(int(x) + 1, len(values) - 1)) for x in positions]
+    ordered = np.partition(values, sorted({i for pair in neighbours for i in pair}))
+    low, high = np.array([ordered[list(pair)] for pair in neighbours], np.float64).T
+    return (low + (np.array(positions) % 1) * (high - low)).tolist()
 
 
 def _poisson_level(signal: np.ndarray, excess: np.ndarray, variance: float) -> float:
@@ -127,10 +130,11 @@ class Field:
     """One band of one tile, or of two that share a PSF, laid on a grid with a margin that has no data.
 
     The tile begins at the grid's first pixel; the margins before and after it are one and the same strip of the
-    periodic grid. It is wide enough that nothing reaches from one side's data to the other's.
+    periodic grid. It is wide enough that nothing reaches from one side's data to the other's. With ``keep`` what
+    depends on the shapes alone is kept for the next image of the kind.
     """
 
-    def __init__(self, observations, band, cuts, skies, weighting, device="cpu"):
+    def __init__(self, observations, band, cuts, skies, weighting, device="cpu", *, keep=False):
         self.skies = list(skies)
         self.floor = min(sky.floor for sky in self.skies)
         self.band = band
@@ -146,7 +150,7 @@ class Field:
         if weighting and self.observations[0].variance is not None and any(sky.level > 0 for sky in self.skies):
             self.weight = self._noise_weight(data, valid)
         self.weighted = data.mul_(self.weight)
-        self._set_domain(valid, cuts, margin)
+        self.reach, self.inverse_exposure = self._domain(valid, cuts, margin, keep)
 
     def _shifted(self) -> tuple[torch.Tensor, list[np.ndarray | None]]:
         """The data with background, never negative; and what was below zero then, which is carried over."""
@@ -195,24 +199,31 @@ class Field:
         values = torch.tensor(list(values), dtype=torch.float32, device=self.blur.device)
         return values if self.blur.packed else values[0]
 
-    def _set_domain(self, valid: torch.Tensor, cuts, margin: int) -> None:
-        """Find which pixels are restored, how much of its model a datum loses by the others, and ``1 / H^T w``.
+    def _domain(self, valid: torch.Tensor, cuts, margin: int, keep: bool) -> tuple:
+        """``reach`` and ``1 / H^T w``, which depend on the shapes alone where all data count alike."""
+        if self.weight.min() == 1:
+            return None, None
+        complete = self.weight is valid and all(o.valid[self.band].all() for o in self.observations)
+        if not (keep and complete):
+            return self._found_domain(valid, cuts, margin)
+        key = (self.blur.key, tuple(self.shapes), tuple(tuple(map(tuple, cut)) for cut in cuts), margin)
+        return _domains.get(key, lambda: self._found_domain(valid, cuts, margin))
+
+    def _found_domain(self, valid: torch.Tensor, cuts, margin: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which pixels are restored, how much of its model a datum loses by the others, and ``1 / H^T w``.
 
         With a model that is divided by ``reach``, the PSF's part inside the domain, a constant is an exact fixed
         point although the margin is finite. The division cancels from the iteration; only the start and the
         exposure have it.
         """
-        self.reach = self.inverse_exposure = None
-        if self.weight.min() == 1:
-            return
         domain = self.blur.adjoint(valid).gt_(SEEN)
         for shape, cut, part in zip(self.shapes, cuts, self._parts(domain), strict=True):
             y, x = (_beyond(*axis, margin) for axis in zip(self.blur.shape, shape, cut, strict=True))
             part[y] = 0
             part[:, x] = 0
-        self.reach = self.blur(domain).clamp_(min=0.1)
-        exposure = self.blur.adjoint(self.weight / self.reach)
-        self.inverse_exposure = domain.div_(exposure.clamp_(min=1e-2 * SEEN * WEIGHT_FLOOR))
+        reach = self.blur(domain).clamp_(min=0.1)
+        exposure = self.blur.adjoint(self.weight / reach)
+        return reach, domain.div_(exposure.clamp_(min=1e-2 * SEEN * WEIGHT_FLOOR))
 
     def start(self, weighted: torch.Tensor) -> torch.Tensor:
         """The first iteration's estimate: the model of a constant is known, so it takes one convolution."""

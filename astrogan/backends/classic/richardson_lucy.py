@@ -31,7 +31,8 @@ from astrogan.image.tiling import available_cores, single_torch_thread
 __all__ = ["RichardsonLucy"]
 
 THREADED_PIXELS = 2**18  # images up to this many pixels are transformed by one thread: more only slow it down
-TILE, TILE_ON_GPU = 320, 2048  # what is quickest: in a core's cache, and to keep a GPU busy
+KEPT_PIXELS = 2**21  # what tiles of larger images have in common is little of their work, and not kept
+TILE, TILE_ON_GPU = 336, 2048  # what is quickest: in a core's cache, and to keep a GPU busy
 
 NO_CUTS = ((False, False), (False, False))
 
@@ -127,6 +128,7 @@ class RichardsonLucy:
         self.device = device
         self._device = device_of(device)
         self._skies: tuple[Sky, ...] | None = None
+        self._keep = True
 
     @property
     def halo(self) -> int:
@@ -149,6 +151,7 @@ class RichardsonLucy:
         settled = copy.copy(self)
         bands = range(len(observation.data))
         settled._skies = tuple(measure_sky(observation, band, self.background) for band in bands)
+        settled._keep = observation.shape[1] * observation.shape[2] <= KEPT_PIXELS
         return settled
 
     def __call__(self, observation: Observation, *, rng: np.random.Generator) -> Estimate:
@@ -228,7 +231,8 @@ class RichardsonLucy:
         infos = [{} for _ in observations]
         bands = observations[0].bands
         for band, name in enumerate(bands):
-            field = Field(observations, band, cuts, [own[band] for own in skies], self.weighting, self._device)
+            own = [each[band] for each in skies]
+            field = Field(observations, band, cuts, own, self.weighting, self._device, keep=self._keep)
             estimate = field.start(field.weighted)
             if not self.uncertainty:
                 field.weight = field.reach = None  # a sixth of what a tile needs

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import copy
 import numbers
-import threading
 from pathlib import Path
 
 import numpy as np
 
 from astrogan.api import Estimate, Observation
-from astrogan.backends.gan._device import compiled, computes_bfloat16, device_of, exact_matmul
-from astrogan.exceptions import CheckpointError, InputError, PSFError
+from astrogan.backends.gan._device import computes_bfloat16, device_of, exact_matmul
+from astrogan.backends.gan._nafnet_model import Models
+from astrogan.backends.gan._nafnet_settings import (
+    Measured,
+    Settings,
+    fwhms_of,
+    kernels_of,
+    largest_distance,
+    same_bands,
+)
+from astrogan.exceptions import InputError
 from astrogan.image.mask import RestorationFlag
-from astrogan.image.psf import psf_fwhm
 
 __all__ = ["NAFNet"]
 
-_PERCEPTUAL = "-perceptual"
 _TURNS = tuple((k, mirror) for mirror in (False, True) for k in range(4))
 
 # A pixel is flagged beyond this many times the brightest that the network was trained on.
@@ -26,6 +32,9 @@ _NEAR = 0.4
 _TOO_BRIGHT = 2.0
 # Noise in units of the sky's, beyond which a pixel weighs nothing anyhow.
 _NOISE = 1e-3, 1e4
+# Pixels that go through the network at once, stamps together: more is no quicker on a CPU, and keeps a GPU busy.
+_PIXELS, _PIXELS_ON_GPU = 2**16, 2**21
+_TILES_ON_GPU = 4
 
 
 class NAFNet:
@@ -127,26 +136,31 @@ class NAFNet:
         self.precision = precision
         self.compile = compile
         self._settled = None
-        self._cache = _Models()
+        self._cache = Models()
 
     def __repr__(self):
         return f"NAFNet(weights={self.weights!r}, perceptual={self.perceptual}, ensemble={self.ensemble})"
 
     def halo_for(self, observation: Observation) -> int:
         """Pixels of context that the network chosen for this image needs."""
-        return self._model(observation).net.halo
+        return self._model(self._name(observation)).net.halo
 
     def tile_align(self, observation: Observation) -> int:
         """What the first pixel of a tile must be a multiple of."""
-        return self._model(observation).net.stride
+        return self._model(self._name(observation)).net.stride
 
     def for_image(self, observation: Observation) -> NAFNet:
         """A `NAFNet` with the weights, the sky level and the noise level that belong to this whole image."""
         if self._settled is not None:
             return self
         settled = copy.copy(self)
-        settled._settled = _Settings.of(observation, self._model(observation).card)
+        settled._settled = self._settings(observation)
         return settled
+
+    @property
+    def tiles_per_call(self) -> int:
+        """Tiles that go through the network together."""
+        return 1 if device_of(self.device).type == "cpu" else _TILES_ON_GPU
 
     def __call__(self, observation: Observation, *, rng=None) -> Estimate:
         """Restore an observation.
@@ -163,18 +177,75 @@ class NAFNet:
         `~astrogan.api.Estimate`
             With ``variance``; ``info`` has ``weights``, ``sha256`` and ``out_of_range``.
         """
-        model = self._model(observation)
-        settings = self._settled or _Settings.of(observation, model.card)
-        mean, sigma = self._restored(model, observation, settings)
-        mean[settings.blank] = 0
-        scale = settings.sigma[:, None, None]
-        data = mean * scale + settings.sky[:, None, None]
-        info = {"weights": model.name, "sha256": model.sha256[:12], "out_of_range": settings.out_of_range}
-        if self.perceptual:
-            info |= {"perceptual": self.perceptual, "perceptual_weights": model.companion}
-        if not model.card["calibration"]:
-            info["calibrated"] = False
-        return Estimate(data.astype(np.float32), np.square(sigma * scale).astype(np.float32), info=info)
+        return self.batch([observation])[0]
+
+    def call_tiles(self, observations, *, cuts=None, rngs=None) -> list[Estimate]:
+        """Restore tiles of an image; those of equal shape go through the network together.
+
+        Parameters
+        ----------
+        observations : list of `~astrogan.api.Observation`
+        cuts, rngs : list, optional
+            Not used.
+
+        Returns
+        -------
+        list of `~astrogan.api.Estimate`
+        """
+        return self.batch(observations)
+
+    def batch(self, observations, *, rngs=None, workers=None) -> list[Estimate]:
+        """Restore many images; those of equal shape go through the network together, as many as pay.
+
+        Parameters
+        ----------
+        observations : list of `~astrogan.api.Observation`
+        rngs, workers : optional
+            Not used; the network's threads are torch's.
+
+        Returns
+        -------
+        list of `~astrogan.api.Estimate`
+            What each image gives by itself, to within rounding.
+        """
+        settings = [self._settings(observation) for observation in observations]
+        estimates = {}
+        for group in self._groups(observations, settings):
+            chosen = [observations[i] for i in group], [settings[i] for i in group]
+            estimates |= zip(group, self._together(*chosen), strict=True)
+        return [estimates[i] for i in range(len(observations))]
+
+    def _settings(self, observation):
+        if self._settled is not None:
+            return self._settled
+        found = Measured.of(observation)
+        name = self._choice(observation, found)
+        return Settings.of(observation, found, name, self._cache.card(name))
+
+    def _groups(self, observations, settings):
+        """Lists of indices of images that share weights and shape, no longer than pays."""
+        alike = {}
+        for i, (observation, own) in enumerate(zip(observations, settings, strict=True)):
+            alike.setdefault((own.weights, observation.shape, observation.bands), []).append(i)
+        pixels = _PIXELS if device_of(self.device).type == "cpu" else _PIXELS_ON_GPU
+        for (_, shape, _), group in alike.items():
+            most = max(pixels // (shape[1] * shape[2]), self.tiles_per_call)
+            yield from (group[i : i + most] for i in range(0, len(group), most))
+
+    def _together(self, observations, settings):
+        """Estimates of images of equal shape."""
+        model = self._model(settings[0].weights)
+        means, sigmas = self._by_group(model, observations, settings, self._mean_and_sigma)
+        for mean, sigma, own in zip(means, sigmas, settings, strict=True):
+            mean[own.blank] = 0
+            scale = own.sigma[:, None, None]
+            data = mean * scale + own.sky[:, None, None]
+            info = {"weights": model.name, "sha256": model.sha256[:12], "out_of_range": own.out_of_range}
+            if self.perceptual:
+                info |= {"perceptual": self.perceptual, "perceptual_weights": model.companion}
+            if not model.card["calibration"]:
+                info["calibrated"] = False
+            yield Estimate(data.astype(np.float32), np.square(sigma * scale).astype(np.float32), info=info)
 
     # ---- what it does not know --------------------------------------------------------------------------------------
 
@@ -191,7 +262,7 @@ class NAFNet:
         float
             The logarithm of the largest factor, over `range_report`; 0 inside.
         """
-        return _largest_distance(self.range_report(observation))
+        return largest_distance(self.range_report(observation))
 
     def range_report(self, observation: Observation) -> dict:
         """What is measured on an image beside the ranges of the training.
@@ -206,7 +277,7 @@ class NAFNet:
             ``(value, low, high)`` by quantity, as far as the card has a range: "peak_snr" (the brightest pixel above
             the sky in units of the sky's noise) and "fwhm" (pixels), of the band furthest outside.
         """
-        return _measured(observation, self._model(observation).card)
+        return Measured.of(observation).beside(self._cache.card(self._name(observation)))
 
     def pixel_flags(self, observation: Observation) -> np.ndarray:
         """Pixels of a whole image that the training does not cover.
@@ -221,10 +292,10 @@ class NAFNet:
             (band, y, x): `~astrogan.image.mask.RestorationFlag.OUT_OF_RANGE` where a valid pixel lies more than twice
             as far above or below the sky, in units of its noise, as the brightest in the training.
         """
-        card = self._model(observation).card
+        card = self._cache.card(self._name(observation))
         flags = np.zeros(observation.shape, np.uint8)
         if "peak_snr" in card["ranges"]:
-            settings = self._settled or _Settings.of(observation, card)
+            settings = self._settings(observation)
             bound = _TOO_BRIGHT * card["ranges"]["peak_snr"][1] * settings.sigma[:, None, None]
             beyond = np.abs(observation.data - settings.sky[:, None, None]) > bound
             flags[beyond & observation.valid] = RestorationFlag.OUT_OF_RANGE
@@ -247,43 +318,43 @@ class NAFNet:
         `numpy.ndarray`
             Standard deviation, float32, (band, y, x), in the observation's unit.
         """
-        model = self._model(observation)
-        settings = self._settled or _Settings.of(observation, model.card)
-        (spread,) = self._by_group(model, observation, settings, self._scatter)
-        return spread * settings.sigma[:, None, None]
+        settings = self._settings(observation)
+        model = self._model(settings.weights)
+        (spreads,) = self._by_group(model, [observation], [settings], self._scatter)
+        return spreads[0] * settings.sigma[:, None, None]
 
     # ---- weights ----------------------------------------------------------------------------------------------------
 
-    def _model(self, observation):
-        settled = self._settled
-        name = settled.weights if settled is not None else self._choice(observation)
+    def _model(self, name):
         device = device_of(self.device)
         short = self.precision == "bfloat16" or (self.precision == "auto" and computes_bfloat16(device))
         return self._cache.get(name, self.perceptual, device, "bfloat16" if short else "float32", self.compile)
 
-    def _choice(self, observation):
+    def _name(self, observation):
         """Name or path of the weights for an observation."""
-        from astrogan.weights import list_weights, read_card
+        if self._settled is not None:
+            return self._settled.weights
+        return self._choice(observation, None if self.weights != "auto" else Measured.of(observation))
 
+    def _choice(self, observation, found):
+        """Name or path of the weights for an observation that has been measured."""
         bands = len(observation.data)
         if self.weights != "auto":
-            card = read_card(self.weights)
-            _check_backend(card, self.weights)
+            card = self._cache.card(self.weights)
             if card["bands"] not in (1, bands):
                 raise InputError(
                     f"weights={str(self.weights)!r} restores {card['bands']} bands together; the image has {bands}: "
                     "use weights='auto'"
                 )
             return self.weights if isinstance(self.weights, str) else str(Path(self.weights).expanduser().resolve())
-        cards = [read_card(name) for name in list_weights(backend="nafnet") if not name.endswith(_PERCEPTUAL)]
-        fitting = [card for card in cards if card["bands"] == 1 or _same_bands(card, observation.bands)]
+        fitting = [c for c in self._cache.shipped() if c["bands"] == 1 or same_bands(c, observation.bands)]
         if not fitting:
             raise InputError("weights='auto' finds none for this backend; train some (astrogan train) and name them")
 
         # Of those that were trained on such images, the one that sees most bands at once knows most, and of several
         # for as many bands the one that their cards say is best.
         def order(card):
-            distance = _largest_distance(_measured(observation, card))
+            distance = largest_distance(found.beside(card))
             best = max((row.get("psnr", 0.0) for row in card["metrics"]), default=0.0)
             return round(max(0.0, distance - _NEAR), 2), -card["bands"], -best, card["name"]
 
@@ -291,24 +362,28 @@ class NAFNet:
 
     # ---- the network ------------------------------------------------------------------------------------------------
 
-    def _restored(self, model, observation, settings):
-        """Mean and standard deviation in units of the noise, (band, y, x) float32."""
-        return self._by_group(model, observation, settings, self._mean_and_sigma)
+    def _by_group(self, model, observations, settings, function):
+        """Arrays (image, band, y, x) float32 from those that a function gives for bands that the network sees at once.
 
-    def _by_group(self, model, observation, settings, function):
-        """Arrays (band, y, x) float32 from those that a function gives for the bands that the network sees at once."""
+        The images have one shape.
+        """
         import torch
 
-        bands = len(observation.data)
-        kernels = _kernels(observation)
+        bands = len(observations[0].data)
         groups = [slice(None)] if model.card["bands"] == bands else [slice(b, b + 1) for b in range(bands)]
+        kernels = [kernels_of(observation) for observation in observations]
+        inputs = [self._inputs(*each, model.card) for each in zip(observations, settings, strict=True)]
+        data, noise, fwhm = (np.stack(arrays) for arrays in zip(*inputs, strict=True))
+        with torch.inference_mode(), exact_matmul(model.device):
+            parts = [function(model, data[:, g], noise[:, g], fwhm[:, g], [k[g] for k in kernels]) for g in groups]
+        return [np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True)]
+
+    def _inputs(self, observation, settings, card):
+        """Data and noise in units of the sky's noise, (band, y, x), and the FWHM of each band."""
         data = (observation.data - settings.sky[:, None, None]) / settings.sigma[:, None, None]
         noise = np.sqrt(observation.variance) / settings.sigma[:, None, None]
-        low, high = model.card["ranges"].get("fwhm", (1.0, 10.0))
-        fwhm = np.clip([psf_fwhm(kernel) for kernel in kernels], low, high)
-        with torch.inference_mode(), exact_matmul(model.device):
-            parts = [function(model, data[g], noise[g], fwhm[g], kernels[g]) for g in groups]
-        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        low, high = card["ranges"].get("fwhm", (1.0, 10.0))
+        return data, np.clip(noise, *_NOISE), np.clip(fwhms_of(observation), low, high)
 
     def _mean_and_sigma(self, model, *inputs):
         import torch
@@ -324,200 +399,29 @@ class NAFNet:
         return (means.std(0).cpu().numpy(),)
 
     def _turned_passes(self, model, data, noise, fwhm, kernels, *, turns):
-        """Means and spreads, (turn, band, y, x), all turned back."""
+        """Means and spreads, (turn, image, band, y, x), all turned back."""
         import torch
 
         def tensor(array):
-            return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None].to(model.device)
+            return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(model.device)
 
-        data, noise, fwhm = tensor(data), tensor(np.clip(noise, *_NOISE)), tensor(fwhm)
+        data, noise, fwhm = map(tensor, (data, noise, fwhm))
         height, width = data.shape[-2:]
         # Whole strides, so that an image that is turned has its pixels in the same places of the coarser grids.
         pad = (0, -width % model.net.stride, 0, -height % model.net.stride)
         data, noise = (torch.nn.functional.pad(x, pad, mode="replicate") for x in (data, noise))
         means, spreads = [], []
         for turn in turns:
-            bank = model.bank([_turned(kernel, *turn) for kernel in kernels])
+            bank = torch.stack([model.bank([_turned(kernel, *turn) for kernel in each]) for each in kernels])
             mean, spread = self._pass(model, _turn(data, *turn), _turn(noise, *turn), fwhm, bank)
-            means.append(_turn_back(mean, *turn)[0, :, :height, :width])
-            spreads.append(_turn_back(spread, *turn)[0, :, :height, :width])
+            means.append(_turn_back(mean, *turn)[..., :height, :width])
+            spreads.append(_turn_back(spread, *turn)[..., :height, :width])
         return torch.stack(means), torch.stack(spreads)
 
     def _pass(self, model, data, noise, fwhm, bank):
         from astrogan.nn.filters import apply_bank
 
-        return model.run(data, noise, fwhm, apply_bank(data, bank[None]))
-
-
-class _Settings:
-    """What belongs to a whole image: weights, levels, and how far it is from what they know."""
-
-    def __init__(self, weights, sky, sigma, blank, out_of_range):
-        self.weights, self.sky, self.sigma, self.out_of_range = weights, sky, sigma, out_of_range
-        self.blank = blank
-
-    @classmethod
-    def of(cls, observation, card):
-        score = _largest_distance(_measured(observation, card))
-        sky, sigma = _levels(observation)
-        # A band without any structure has nothing to restore, and is not given what the network makes of none.
-        blank = (observation.data == sky[:, None, None]).all(axis=(1, 2))
-        return cls(card["_from"], sky, sigma, blank, score)
-
-
-class _Model:
-    """A network on a device with its card, and the filters made for the PSFs seen last."""
-
-    def __init__(self, name, perceptual, device, precision, fused):
-        import torch
-
-        from astrogan.nn.nafnet import FoldedNAFNet
-        from astrogan.weights import blend, load_weights
-
-        weights = load_weights(name)
-        _check_backend(weights.card, name)
-        tensors, self.sha256, self.companion = weights.tensors, weights.sha256, ""
-        scale = _scale(weights.card)
-        if perceptual > 0:
-            other = load_weights(_companion(weights.path))
-            tensors = blend(weights, other, perceptual)
-            scale = (1 - perceptual) * scale + perceptual * _scale(other.card)
-            self.companion = f"{other.name} {other.sha256[:12]}"
-        self.name, self.device = weights.name, torch.device(device)
-        self.card = weights.card | {"_from": name}
-        self.net = FoldedNAFNet(_network(weights.card, tensors, name).to(self.device), getattr(torch, precision))
-        self.run = compiled(self.net, _example(self.net, self.device)) if fused else self.net
-        self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
-        self._banks, self._lock = {}, threading.Lock()
-
-    def bank(self, kernels):
-        """(band, filter, k, k) on the device."""
-        import torch
-
-        from astrogan.nn.filters import wiener_bank
-
-        banks = []
-        for kernel in kernels:
-            key = (kernel.shape, kernel.tobytes())
-            with self._lock:
-                bank = self._banks.get(key)
-            if bank is None:
-                bank = wiener_bank(torch.from_numpy(kernel), self.net.balances, self.net.radius)
-                with self._lock:
-                    if len(self._banks) > 64:
-                        self._banks.clear()
-                    self._banks[key] = bank
-            banks.append(bank)
-        return torch.stack(banks).to(self.device)
-
-
-class _Models:
-    """Networks that have been loaded, by name; shared by the copies of a backend."""
-
-    def __init__(self):
-        self._models, self._lock = {}, threading.Lock()
-
-    def get(self, name, perceptual, device, precision, fused):
-        with self._lock:
-            key = (name, perceptual, str(device), precision, fused)
-            if key not in self._models:
-                self._models[key] = _Model(name, perceptual, device, precision, fused)
-            return self._models[key]
-
-    def __deepcopy__(self, memo):
-        return _Models()
-
-    def __getstate__(self):
-        return {}
-
-    def __setstate__(self, state):
-        self.__init__()
-
-
-def _check_backend(card, name):
-    if card["backend"] != "nafnet":
-        raise CheckpointError(f"weights={str(name)!r} are for the backend {card['backend']!r}, not nafnet")
-
-
-def _scale(card):
-    """Factor on the predicted width, (band or 1, 1, 1); one where the card has no calibration."""
-    return np.reshape((card["calibration"] or {}).get("scale", 1.0), (-1, 1, 1))
-
-
-def _network(card, tensors, name):
-    """The network that a card describes, with its tensors."""
-    from astrogan.nn.nafnet import RestorationNAFNet
-
-    try:
-        net = RestorationNAFNet(**card["architecture"])
-        net.load_state_dict(tensors)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"weights={str(name)!r} do not fit the card's architecture: {error}") from error
-    if net.bands != card["bands"]:
-        raise CheckpointError(
-            f"weights={str(name)!r} do not fit their card: it says {card['bands']} bands, the network has {net.bands}"
-        )
-    return net.requires_grad_(False).eval()
-
-
-def _example(net, device):
-    """Inputs of the network's ``forward`` on which it can be tried."""
-    import torch
-
-    image = torch.ones(1, net.bands, 8 * net.stride, 12 * net.stride, device=device)
-    estimates = image[:, :, None].expand(-1, -1, len(net.balances), -1, -1).contiguous()
-    return image, image.clone(), torch.full((1, net.bands), 3.0, device=device), estimates
-
-
-def _companion(path):
-    """The perceptual weights beside those of fidelity."""
-    return path.with_name(f"{path.stem}{_PERCEPTUAL}{path.suffix}")
-
-
-def _levels(observation):
-    """Sky level and noise of each band, float32: medians over the valid pixels of the whole image."""
-    sky, sigma = [], []
-    for plane, good, variance in zip(observation.data, _known(observation), observation.variance, strict=True):
-        sky.append(np.median(plane[good]))
-        sigma.append(np.sqrt(np.median(variance[good])))
-    # An image without noise has no unit of its own: any does that keeps squares within float32.
-    largest = np.maximum(np.abs(observation.data).max(axis=(1, 2)), np.float32(1e-25))
-    return np.asarray(sky, np.float32), np.maximum(np.asarray(sigma, np.float32), np.float32(1e-12) * largest)
-
-
-def _known(observation):
-    """The valid pixels of each band, or all of one that has none."""
-    return [valid if valid.any() else np.ones_like(valid) for valid in observation.valid]
-
-
-def _measured(observation, card):
-    """(value, low, high) of each quantity that a card has a range of, in the band furthest outside."""
-    sky, sigma = _levels(observation)
-    peaks = [plane[good].max() for plane, good in zip(observation.data, _known(observation), strict=True)]
-    values = {"peak_snr": (peaks - sky) / sigma}
-    if observation.psf is not None:
-        values["fwhm"] = [psf_fwhm(kernel) for kernel in _kernels(observation)]
-    ranges = {quantity: card["ranges"][quantity] for quantity in values if quantity in card["ranges"]}
-    return {
-        quantity: max(((float(value), low, high) for value in values[quantity]), key=lambda item: _distance(*item))
-        for quantity, (low, high) in ranges.items()
-    }
-
-
-def _distance(value, low, high):
-    """Distance from a range, as the logarithm of a factor; 0 inside."""
-    value, low, high = np.log(np.maximum([value, low, high], 1e-6))
-    return max(float(low - value), float(value - high), 0.0)
-
-
-def _largest_distance(measured):
-    return max((_distance(*item) for item in measured.values()), default=0.0)
-
-
-def _kernels(observation):
-    if observation.psf is None:
-        raise PSFError("psf is missing: nafnet deconvolves; give one, e.g. psf=2.5 (FWHM in pixels)")
-    return np.asarray(observation.psf, np.float64)
+        return model.run(data, noise, fwhm, apply_bank(data, bank))
 
 
 def _turned(kernel, turns, mirror):
@@ -531,9 +435,3 @@ def _turn(image, turns, mirror):
 def _turn_back(image, turns, mirror):
     image = image.rot90(-turns, (-2, -1))
     return image.flip(-1) if mirror else image
-
-
-def _same_bands(card, names):
-    """Whether an image has the bands of a card: as many, and in the same order where both have names."""
-    unnamed = all(name.isdigit() for name in names) or card["band_names"] is None
-    return card["bands"] == len(names) and (unnamed or list(names) == card["band_names"])
