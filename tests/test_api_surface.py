@@ -198,7 +198,7 @@ def test_imports_go_one_way(path):
 
 def test_nothing_prints():
     for path in FILES:
-        if path.name in ("cli.py",) or "bench" in path.parts:
+        if "cli" in path.parts or "bench" in path.parts:
             continue
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         names = {n.func.id for n in calls if isinstance(n.func, ast.Name)}

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from astrogan.cli import _BENCHES, cli
+from astrogan.cli import cli
+from astrogan.cli._bench import BENCHES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
@@ -45,7 +46,7 @@ def options_of(words):
             return own if command.invoke_without_command or not re.fullmatch("[a-z][a-z-]*", words_left[0]) else None
         rest = rest[rest.index(words_left[0]) + 1 :]
         if command is cli.commands["bench"] and not _options(inner):
-            return _parsed(importlib.import_module(_BENCHES[words_left[0]]))
+            return _parsed(importlib.import_module(BENCHES[words_left[0]]))
         command = inner
     return _options(command)
 

@@ -239,6 +239,9 @@ def _weights(context, parameter, pairs):
 @click.option("--data", required=True, type=click.Path(exists=True), help="Folder or tar file of images.")
 @click.option("--weights", multiple=True, callback=_weights, metavar="N=PATH", help="Trained on N images; repeatable.")
 @click.option("--recipe", help="Recipe to train with instead.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="With --recipe: another value, as for astrogan train."
+)
 @click.option("--train-data", type=click.Path(exists=True), help="Folder of the recipe's files; default: DATA.")
 @click.option(
     "--sizes", multiple=True, type=click.IntRange(1), help="With --recipe; repeatable. Default: 5 10 100 2000."
@@ -251,10 +254,16 @@ def _weights(context, parameter, pairs):
 )
 @click.option("--images", type=click.IntRange(1), default=300, show_default=True, help="Largest number of test images.")
 @click.option("-o", "--output", "out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
-def command(data, out, sizes, **options):
-    """PSNR by the number of training images, beside Table 1d of the 2017 paper."""
+def command(data, out, sizes, settings, **options):
+    """PSNR by the number of training images, beside Table 1d of the 2017 paper.
+
+    A recipe for one blur and noise must be told those of the test: --fwhm 1.8 is degradation.fwhm=[4.545,4.545] in
+    pixels, --noise 5 degradation.noise_ratio=[5,5].
+    """
+    from astrogan.train import overrides_of
+
     Path(out).mkdir(parents=True, exist_ok=True)
-    result = run(data, out=out, sizes=sizes or tuple(TRAINING_SIZES), **options)
+    result = run(data, out=out, sizes=sizes or tuple(TRAINING_SIZES), overrides=overrides_of(settings), **options)
     click.echo(result.markdown, nl=False)
     for file in result.files:
         click.echo(str(file))

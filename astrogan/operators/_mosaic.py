@@ -23,7 +23,7 @@ from astrogan.mosaic.sketch import prepare_window
 
 __all__ = ["restore_mosaic"]
 
-WINDOW, FEWEST = 2048, 16
+WINDOW, FEWEST = 768, 16
 """Edge of the windows that are read at once, in pixels, and how many there are at least: work for all workers."""
 
 

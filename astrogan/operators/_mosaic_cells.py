@@ -18,6 +18,7 @@ import numpy as np
 from astrogan.mosaic import Block, MosaicFile, run_blocks
 
 __all__ = [
+    "WINDOW",
     "as_sent",
     "blocks_of",
     "cell_rng",
@@ -30,6 +31,8 @@ __all__ = [
     "settled_levels",
 ]
 
+WINDOW = 2048
+"""Edge in pixels of what a worker is given at a time, where the context of each window is worked through again."""
 _PATCH = 128
 """Edge of the squares of white noise that have a seed each."""
 

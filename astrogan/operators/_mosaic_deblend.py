@@ -20,9 +20,8 @@ from astrogan.mosaic.engine import checked_seed
 from astrogan.mosaic.sketch import prepare_window
 from astrogan.operators._deblend_catalog import _catalog as catalog_of
 from astrogan.operators._deblend_catalog import _residual as residual_of
-from astrogan.operators._mosaic import WINDOW
 from astrogan.operators._mosaic import _plain as plain
-from astrogan.operators._mosaic_cells import blocks_of, cell_rng, described, digest_of, little_like
+from astrogan.operators._mosaic_cells import WINDOW, blocks_of, cell_rng, described, digest_of, little_like
 
 __all__ = ["deblend_mosaic"]
 

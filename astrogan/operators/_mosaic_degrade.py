@@ -21,11 +21,11 @@ from astrogan.mosaic.engine import checked_seed
 from astrogan.mosaic.output import layer_windows
 from astrogan.mosaic.sketch import prepare_window
 from astrogan.operators._degrader_frame import Frame
-from astrogan.operators._mosaic import WINDOW
 from astrogan.operators._mosaic import _moved as moved
 from astrogan.operators._mosaic import _plain as plain
 from astrogan.operators._mosaic import _span as span
 from astrogan.operators._mosaic_cells import (
+    WINDOW,
     as_sent,
     cell_rng,
     described,

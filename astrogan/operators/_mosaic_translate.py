@@ -17,12 +17,12 @@ from astrogan.mosaic import Block, MosaicSource, Piece, Sketch
 from astrogan.mosaic.engine import checked_seed
 from astrogan.mosaic.output import layer_windows
 from astrogan.mosaic.sketch import prepare_window
-from astrogan.operators._mosaic import WINDOW
 from astrogan.operators._mosaic import _kind_of as kind_of
 from astrogan.operators._mosaic import _moved as moved
 from astrogan.operators._mosaic import _plain as plain
 from astrogan.operators._mosaic import _span as span
 from astrogan.operators._mosaic_cells import (
+    WINDOW,
     as_sent,
     cell_rng,
     described,

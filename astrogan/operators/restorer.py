@@ -246,7 +246,7 @@ class Restorer(Operator):
         rng : int
             Seed, for backends that draw random numbers.
         tile : int, optional
-            Edge in pixels of the windows that a worker reads and restores at a time (2048, smaller for an image of less
+            Edge in pixels of the windows that a worker reads and restores at a time (768, smaller for an image of less
             than 16 such). It changes memory and time, and not one bit of the result; the operator's own ``tile`` is
             that of the method's tiles in them.
         client : `distributed.Client` or `concurrent.futures.Executor`, optional

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Recipe", "cross_validate", "fit", "list_recipes", "read_recipe"]
+__all__ = ["Recipe", "cross_validate", "fit", "list_recipes", "overrides_of", "read_recipe"]
 
 
 def __getattr__(name):
@@ -14,7 +14,7 @@ def __getattr__(name):
         from astrogan.train._folds import cross_validate
 
         return cross_validate
-    if name in ("Recipe", "list_recipes", "read_recipe"):
+    if name in ("Recipe", "list_recipes", "overrides_of", "read_recipe"):
         from astrogan.train import recipe
 
         return getattr(recipe, name)

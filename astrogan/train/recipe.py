@@ -13,7 +13,7 @@ from pathlib import Path
 
 from astrogan.exceptions import InputError
 
-__all__ = ["Recipe", "list_recipes", "parse_recipe", "read_recipe"]
+__all__ = ["Recipe", "list_recipes", "overrides_of", "parse_recipe", "read_recipe"]
 
 TASKS = ("restoration", "galaxygan2017", "deblending", "usaid2019", "branched-gan", "translation", "lin2020")
 _WITHOUT_DATA = ("deblending", "translation", "lin2020")  # they draw their own
@@ -260,3 +260,39 @@ def _read(path):
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe={str(path)!r} cannot be read: {error}") from error
+
+
+def overrides_of(pairs):
+    """Settings of a recipe from texts, as the command line has them.
+
+    Parameters
+    ----------
+    pairs : sequence of str
+        ``KEY=VALUE``; the value as TOML reads it, else text.
+
+    Returns
+    -------
+    dict
+        For `Recipe.with_overrides`.
+
+    Raises
+    ------
+    InputError
+        If there is no ``=``.
+
+    Examples
+    --------
+    >>> from astrogan.train import overrides_of
+    >>> overrides_of(["steps=100", "training.loss=linear"])
+    {'steps': 100, 'training.loss': 'linear'}
+    """
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair}: write KEY=VALUE, e.g. --set steps=100")
+        try:
+            found[key] = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found

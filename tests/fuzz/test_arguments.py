@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from astrogan.cli import _positions
+from astrogan.cli._deblend import _positions
 from astrogan.exceptions import AstroganError, PSFError
 from astrogan.image.psf import as_psf
 from astrogan.image.stretch import stretch_from_dict
