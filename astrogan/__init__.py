@@ -19,6 +19,20 @@ _LAZY = {
     "read_image": "astrogan.image.read",
     "write_image": "astrogan.image.write",
 }
+_MODULES = (
+    "bench",
+    "catalogs",
+    "datasets",
+    "exceptions",
+    "metrics",
+    "mosaic",
+    "plot",
+    "plugins",
+    "simulate",
+    "testing",
+    "train",
+    "weights",
+)
 
 __all__ = [
     "DeblendResult",
@@ -39,6 +53,8 @@ def __getattr__(name):
         value = _read_version()
     elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"astrogan.{name}")
     else:
         raise AttributeError(f"module 'astrogan' has no attribute {name!r}")
     globals()[name] = value
@@ -46,7 +62,7 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted(__all__)
+    return sorted((*__all__, *_MODULES))
 
 
 # Not called _version: that would be overwritten by the module of this name once it is imported.

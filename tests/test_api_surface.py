@@ -35,6 +35,12 @@ def test_public_names():
         _ = astrogan.Restorator
 
 
+def test_modules_are_there_without_an_import_of_their_own():
+    code = "import astrogan; print(astrogan.plot.compare.__name__, 'plot' in dir(astrogan), astrogan.train.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["compare", "True", "astrogan.train"]
+
+
 def test_api_names():
     assert set(astrogan.api.__all__) == {
         "API_VERSION",
