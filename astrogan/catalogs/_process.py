@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from astrogan.catalogs._table import say, table_of
 from astrogan.catalogs._windows import check_readable
 from astrogan.catalogs._workers import as_executor, in_processes, in_this_process, on_executor
 from astrogan.exceptions import InputError
+from astrogan.image._quiet import recorded
 from astrogan.image.tiling import available_cores
 from astrogan.image.write import write_table
 
@@ -307,8 +307,7 @@ def _each(job, rows):
     stamps = stamps_of(job, rows)
     try:
         for _ in rows:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+            with recorded() as caught:
                 stamp = next(stamps)
             yield stamp, caught
     finally:

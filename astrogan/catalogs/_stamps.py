@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from astrogan.catalogs._flags import RowFlag
 from astrogan.catalogs._geometry import Window, any_valid, first_part, padded
 from astrogan.catalogs._windows import OF_FILES, Image, open_image
 from astrogan.exceptions import AstroganError, ImageReadError, InputError, PSFError
+from astrogan.image._quiet import recorded
 from astrogan.image.tiling import _align, _halo, single_torch_thread
 
 __all__ = ["Job", "Stamp", "failed_stamp", "settled", "stamps_of"]
@@ -165,8 +165,7 @@ def settled(job, rows, errors, most):
         return job.replace(margin=0), 0
     auto = job.margin == "auto"
     trial = job.replace(operator=_of_one_thread(job.operator), margin=_CONTEXT if auto else job.margin)
-    with contextlib.ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with contextlib.ExitStack() as stack, recorded():
         name, maker = None, None
         for start, row in enumerate(rows):
             if maker is None or row.image != name:
@@ -345,8 +344,7 @@ def _psf_model(job, image):
         if any(model is None for model in models):
             return None
         psf = models[0] if len(models) == 1 else models
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said when the operator uses it
+    with recorded():  # said when the operator uses it
         return as_psf(psf, n_bands=image.n_bands, pixel_scale=scale, shape=image.shape)
 
 
