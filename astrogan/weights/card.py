@@ -351,6 +351,8 @@ def describe(card):
     lines += [f"  {'blend of':<14}{_short(p['share'])} of {p['name']} ({p['sha256'][:12]})" for p in card["parents"]]
     if card["metrics"]:
         lines += ["  metrics", *(f"    {line}" for line in _table(card["metrics"]))]
+    if "\n" in (card["recipe"] or ""):  # the whole of it, and long: last
+        lines += ["  recipe in full", *(f"    {line}".rstrip() for line in card["recipe"].splitlines())]
     return "\n".join(lines)
 
 
@@ -360,7 +362,8 @@ def _bands(card):
 
 
 def _recipe(card):
-    parts = [card["recipe"] or ""]
+    text = card["recipe"] or ""
+    parts = [text] if "\n" not in text else []  # a text of many lines comes in full further down
     parts += [f"{key} {card[key]}" for key in ("seed", "steps") if card[key] is not None]
     return ", ".join(part for part in parts if part)
 

@@ -165,3 +165,16 @@ def test_description_of_a_full_card():
         ["wiener", "36", "baseline"],
     ]
     assert "None" not in describe(CARD)
+
+
+def test_a_recipe_of_many_lines_comes_after_the_figures():
+    lines = describe(FULL | {"recipe": 'name = "mine"\n\n[network]\nwidth = 8\n'}).splitlines()
+    assert "  recipe        seed 0, steps 20000" in lines
+    assert lines[lines.index("  recipe in full") :] == [
+        "  recipe in full",
+        '    name = "mine"',
+        "",
+        "    [network]",
+        "    width = 8",
+    ]
+    assert lines.index("  recipe in full") > lines.index("  metrics")
