@@ -26,7 +26,7 @@ SAMPLE = 2**16  # pixels that the sky's statistics are taken from
 
 TINY = float(np.finfo(np.float32).tiny)
 
-_domains = Cache(16 * 2**20)
+_domains = Cache(32 * 2**20)
 
 
 @dataclass(frozen=True)
