@@ -64,7 +64,8 @@ class Models:
     """Networks that have been loaded, and cards that have been read; shared by the copies of a backend."""
 
     def __init__(self):
-        self._models, self._cards, self._lock = {}, {}, threading.Lock()
+        self._models, self._cards, self._names = {}, {}, None
+        self._lock = threading.Lock()
 
     def card(self, name):
         """The card of weights for this backend."""
@@ -82,8 +83,10 @@ class Models:
         from astrogan.weights import list_weights
 
         with self._lock:
-            names = self._cards.setdefault(None, list_weights(backend="nafnet"))
-        return [self.card(name) for name in names if not name.endswith(PERCEPTUAL)]
+            if self._names is None:
+                names = list_weights(backend="nafnet")
+                self._names = tuple(name for name in names if not name.endswith(PERCEPTUAL))
+        return [self.card(name) for name in self._names]
 
     def get(self, name, perceptual, device, precision, fused):
         with self._lock:

@@ -110,7 +110,7 @@ def fwhms_of(observation):
     return np.array([_fwhm(kernel.tobytes(), kernel.shape) for kernel in kernels_of(observation)])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _fwhm(pixels, shape):
     """Stamps of a catalog share their PSF, and it takes longer to measure than a stamp to restore."""
     return psf_fwhm(np.frombuffer(pixels).reshape(shape))
