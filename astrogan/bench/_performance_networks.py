@@ -45,6 +45,9 @@ def inference(job):
     case = f"{inputs[0].shape[-1]}², {network.bands} band{'s' if network.bands > 1 else ''}"
     yield from _inference_rows(case, seconds)
     yield _onnx(job, case, inputs, seconds["plain"])
+    yield _stamps_together(job)
+    if job.full:
+        yield _compiled(job, case, network, inputs)
 
 
 _WEIGHTS = "nafnet-linear"
@@ -109,6 +112,45 @@ def _onnx(job, case, inputs, plain):
     arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
     seconds = best_of({"onnx": lambda: session.run(None, arrays)}, job.repeats, clock=job.clock)
     return faster("inference", case, seconds["onnx"], plain)
+
+
+def _stamps_together(job, count=16):
+    """Stamps that share a PSF through the network in one pass, beside one after the other."""
+    from astrogan.api import Observation
+    from astrogan.backends.gan.nafnet import NAFNet
+    from astrogan.image.psf import gaussian_psf
+
+    size, rng = job.size(64, multiple=8), np.random.default_rng(job.seed)
+    psf, noise = np.asarray(gaussian_psf(3.0, size=21))[None], np.ones((1, size, size), np.float32)
+    scenes = rng.normal(size=(count, 1, size, size)).astype(np.float32)
+    stamps = [Observation(scene, variance=noise, psf=psf) for scene in scenes]
+    backend = NAFNet(_WEIGHTS, device="cpu")
+    functions = {"batch": lambda: backend.batch(stamps), "loop": lambda: [backend(stamp) for stamp in stamps]}
+    seconds = {name: s / count for name, s in best_of(functions, job.repeats, clock=job.clock).items()}
+    case = f"{count} stamps of {size}², batch, one by one"
+    return faster("inference", case, seconds["batch"], seconds["loop"], unit="ms a stamp")
+
+
+def _compiled(job, case, network, inputs):
+    """What ``compile=True`` makes of the quickest form, beside that form; minutes to set up."""
+    import torch
+
+    from astrogan.backends.gan._device import compiled
+    from astrogan.exceptions import MissingDependencyError
+    from astrogan.nn.nafnet import FoldedNAFNet
+
+    short = machine_has("amx") or machine_has("avx512_bf16")
+    form, name = FoldedNAFNet(network, torch.bfloat16 if short else torch.float32), "bf16" if short else "fp32"
+    start = CLOCKS[job.clock]()
+    try:
+        fused = compiled(form, inputs)
+    except MissingDependencyError:
+        return absent("inference", f"{case}, folded {name} compiled", "a C++ compiler")
+    setup = CLOCKS[job.clock]() - start
+    functions = {"ours": lambda: _forward(fused, *inputs), "theirs": lambda: _forward(form, *inputs)}
+    seconds = best_of(functions, job.repeats, clock=job.clock)
+    label = f"{case}, folded {name} compiled, not compiled"
+    return faster("inference", label, seconds["ours"], seconds["theirs"], notes=f"{setup:.0f} s to set up")
 
 
 # ---- in training ----------------------------------------------------------------------------------------------------
