@@ -11,10 +11,10 @@ from astrogan.catalogs._flags import RowFlag
 from astrogan.catalogs._geometry import as_parts, first_part, like_parts
 from astrogan.image.mask import RestorationFlag
 from astrogan.metrics.photometry import aperture_flux
+from astrogan.operators.base import _FAR
 
 __all__ = ["LAYERS", "blank", "cut_image", "layers_in", "measured", "placed"]
 
-_FAR = math.log(1.5)
 _DOUBTFUL = int(RestorationFlag.UNTRUSTED | RestorationFlag.OUT_OF_RANGE)
 
 

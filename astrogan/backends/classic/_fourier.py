@@ -140,9 +140,14 @@ class Blur:
         self.device = device
         self.image_shape = (*self.shape, 2) if packed else self.shape
         kernel = np.ascontiguousarray(kernel, np.float32)
-        self.key = grid_key(kernel, self.shape, packed=packed, device=device)
+        self._kernel = kernel
         self._transfer = transfer_function(kernel, self.shape, packed=packed, device=device)
         self._adjoint = None if packed else self._transfer.conj().resolve_conj()
+
+    @property
+    def key(self) -> tuple:
+        """What names the PSF on its grid in a cache."""
+        return grid_key(self._kernel, self.shape, packed=self.packed, device=self.device)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """The image convolved with the PSF."""

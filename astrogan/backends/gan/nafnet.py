@@ -219,7 +219,7 @@ class NAFNet:
         if self._settled is not None:
             return self._settled
         found = Measured.of(observation)
-        name = self._choice(observation, found)
+        name = self._name(observation, found)
         return Settings.of(observation, found, name, self._cache.card(name))
 
     def _groups(self, observations, settings):
@@ -277,7 +277,8 @@ class NAFNet:
             ``(value, low, high)`` by quantity, as far as the card has a range: "peak_snr" (the brightest pixel above
             the sky in units of the sky's noise) and "fwhm" (pixels), of the band furthest outside.
         """
-        return Measured.of(observation).beside(self._cache.card(self._name(observation)))
+        found = Measured.of(observation)
+        return found.beside(self._cache.card(self._name(observation, found)))
 
     def pixel_flags(self, observation: Observation) -> np.ndarray:
         """Pixels of a whole image that the training does not cover.
@@ -292,10 +293,10 @@ class NAFNet:
             (band, y, x): `~astrogan.image.mask.RestorationFlag.OUT_OF_RANGE` where a valid pixel lies more than twice
             as far above or below the sky, in units of its noise, as the brightest in the training.
         """
-        card = self._cache.card(self._name(observation))
+        settings = self._settings(observation)
+        card = self._cache.card(settings.weights)
         flags = np.zeros(observation.shape, np.uint8)
         if "peak_snr" in card["ranges"]:
-            settings = self._settings(observation)
             bound = _TOO_BRIGHT * card["ranges"]["peak_snr"][1] * settings.sigma[:, None, None]
             beyond = np.abs(observation.data - settings.sky[:, None, None]) > bound
             flags[beyond & observation.valid] = RestorationFlag.OUT_OF_RANGE
@@ -330,14 +331,10 @@ class NAFNet:
         short = self.precision == "bfloat16" or (self.precision == "auto" and computes_bfloat16(device))
         return self._cache.get(name, self.perceptual, device, "bfloat16" if short else "float32", self.compile)
 
-    def _name(self, observation):
-        """Name or path of the weights for an observation."""
+    def _name(self, observation, found=None):
+        """Name or path of the weights for an observation; ``found`` is what was measured on it, where that was."""
         if self._settled is not None:
             return self._settled.weights
-        return self._choice(observation, None if self.weights != "auto" else Measured.of(observation))
-
-    def _choice(self, observation, found):
-        """Name or path of the weights for an observation that has been measured."""
         bands = len(observation.data)
         if self.weights != "auto":
             card = self._cache.card(self.weights)
@@ -350,6 +347,8 @@ class NAFNet:
         fitting = [c for c in self._cache.shipped() if c["bands"] == 1 or same_bands(c, observation.bands)]
         if not fitting:
             raise InputError("weights='auto' finds none for this backend; train some (astrogan train) and name them")
+
+        found = found or Measured.of(observation)
 
         # Of those that were trained on such images, the one that sees most bands at once knows most, and of several
         # for as many bands the one that their cards say is best.
