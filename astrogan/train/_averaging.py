@@ -6,7 +6,7 @@ import math
 
 import torch
 
-__all__ = ["Accumulating", "cosine_rate", "step_if_finite", "update_average"]
+__all__ = ["Accumulating", "cosine_rate", "step_if_finite", "update_average", "update_average_state"]
 
 
 class Accumulating:
@@ -53,3 +53,15 @@ def update_average(average, network, done, decay):
     decay = min(decay, done / (done + 10))
     for kept, new in zip(average.parameters(), network.parameters(), strict=True):
         kept.lerp_(new.detach(), 1 - decay)
+
+
+@torch.no_grad()
+def update_average_state(average, network, done, decay):
+    """The same with the running statistics of batch normalisation, and whatever else a network's state holds."""
+    part = 1 - min(decay, done / (done + 10))
+    own = network.state_dict()
+    for name, kept in average.state_dict().items():
+        if kept.is_floating_point():
+            kept.lerp_(own[name], part)
+        else:
+            kept.copy_(own[name])

@@ -106,7 +106,8 @@ def _start(module, recipe):
     from astrogan.weights import load_weights
 
     weights = load_weights(recipe.start_from)
-    networks = (module.network, module.average) if hasattr(module, "average") else (module.exported,)
+    averaged = getattr(module, "average", None) is not None
+    networks = (module.network, module.average) if averaged else (module.exported,)
     try:
         for network in networks:
             network.load_state_dict(weights.tensors)

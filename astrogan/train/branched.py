@@ -13,7 +13,7 @@ from torch.nn import functional
 from astrogan.exceptions import InputError
 from astrogan.nn.branched import BranchedDiscriminator, BranchedGenerator, ms_ssim
 from astrogan.nn.losses import psnr_loss
-from astrogan.train._averaging import step_if_finite
+from astrogan.train._averaging import step_if_finite, update_average_state
 
 __all__ = ["BranchedModule", "BranchedStream", "evaluation", "sheet"]
 
@@ -166,7 +166,7 @@ class BranchedModule(lightning.LightningModule):
             terms = self._adversarial(to_discriminator, images, truth)
         self._descend(to_generator, sum(terms[name] for name in terms if name != "discriminator"), self.network)
         self.steps_done += 1
-        self._update_average()
+        update_average_state(self.average, self.network, float(self.steps_done), self.decay)
         logged = {f"loss/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(blended))
 
@@ -206,17 +206,6 @@ class BranchedModule(lightning.LightningModule):
         optimiser.zero_grad()
         self.manual_backward(loss)
         step_if_finite(optimiser, network.parameters(), 1.0)
-
-    @torch.no_grad()
-    def _update_average(self):
-        done = float(self.steps_done)
-        part = 1 - min(self.decay, done / (done + 10))
-        own = self.network.state_dict()
-        for name, kept in self.average.state_dict().items():
-            if kept.is_floating_point():
-                kept.lerp_(own[name], part)
-            else:
-                kept.copy_(own[name])
 
     def validation_step(self, batch, batch_idx):
         """PSNR of both branches of the averaged network, and of the blend itself."""

@@ -16,6 +16,7 @@ import torch
 
 from astrogan.exceptions import CheckpointError, InputError
 from astrogan.train import Recipe, fit, read_recipe
+from astrogan.train._averaging import update_average_state
 from astrogan.train._fit import take
 from astrogan.train.run_directory import RunDirectory
 from astrogan.train.sources import Mix, Sample, SimulatedStream
@@ -168,6 +169,31 @@ def test_two_optimisers_stopped_and_resumed(whole, tmp_path, recipe, monkeypatch
     else:
         assert [bool(row["loss/adversarial"]) for row in rows(tmp_path / "run")] == [False, True, True]
         assert not equal(tensors(path), tensors(whole))
+
+
+def test_the_average_of_a_gans_generator(tmp_path, monkeypatch):
+    monkeypatch.setattr(SimulatedStream, "load", plain)
+    averaged = GAN.with_overrides({"training.average": 0.5, "steps": 3, "epoch_steps": 1})
+    straight = fit(averaged, data=".", out=tmp_path / "straight")
+    assert fit(averaged, data=".", out=tmp_path / "run", stop_after=1) is None
+    path = fit(None, data=".", out=tmp_path / "run", resume=True)
+    assert equal(tensors(path), tensors(straight))
+    last = fit(averaged.with_overrides({"training.average": 0.0}), data=".", out=tmp_path / "last")
+    assert not equal(tensors(last), tensors(straight))
+    assert tensors(last).keys() == tensors(straight).keys()
+    with pytest.raises(InputError, match="average=1.0 must be a number from 0"):
+        fit(averaged.with_overrides({"training.average": 1.0}), data=".", out=tmp_path / "wrong")
+
+
+def test_an_average_of_weights_and_running_statistics():
+    new, kept = torch.nn.BatchNorm2d(1), torch.nn.BatchNorm2d(1).requires_grad_(False)
+    new.weight.data.fill_(3.0)
+    new.running_mean.fill_(8.0)
+    new.num_batches_tracked.fill_(7)
+    update_average_state(kept, new, 10.0, 0.9)  # after ten steps the decay is still 10 / 20
+    assert (float(kept.weight), float(kept.running_mean), int(kept.num_batches_tracked)) == (2.0, 4.0, 7)
+    update_average_state(kept, new, 1000.0, 0.75)
+    assert (float(kept.weight), float(kept.running_mean)) == (2.25, 5.0)
 
 
 def test_a_last_epoch_that_is_shorter(tmp_path):
