@@ -22,6 +22,7 @@ from astrogan.train.stream import blur_kernel
 __all__ = ["RestorationModule"]
 
 _LOSSES = ("psnr2017", "linear")
+_LEAST_GRAIN = 0.05  # of the degraded image's noise; simulated originals have no noise of their own
 
 
 class RestorationModule(Accumulating, lightning.LightningModule):
@@ -130,7 +131,8 @@ class RestorationModule(Accumulating, lightning.LightningModule):
         loss = sum(terms.values())
         adversary = self._adversarial()
         if adversary:
-            images, truth = _visible(mean), _visible(target)
+            grain = graininess(target).clamp_min(_LEAST_GRAIN)[:, :, None, None]
+            images, truth = _visible(mean, grain), _visible(target, grain)
             frozen = self.discriminator.requires_grad_(False)
             terms["adversarial"] = -self.adversarial_weight * frozen(images).mean()
             self.discriminator.requires_grad_(True)
@@ -182,7 +184,9 @@ class RestorationModule(Accumulating, lightning.LightningModule):
             score = {name: self._decibel(image, target, batch) for name, image in kinds.items()}
             inside = ((mean - target).abs() <= spread).float().mean()
         best = max(value for name, value in score.items() if name.startswith("wiener"))
+        grain = (graininess(mean) / graininess(target).clamp_min(_LEAST_GRAIN)).mean()
         values = {"val/psnr": score["network"], "val/identity": score["identity"], "val/wiener": best}
+        values["val/grain"] = grain
         self.log_dict(values | {"val/coverage68": inside}, on_step=False, on_epoch=True, batch_size=len(mean))
 
     def _decibel(self, image, target, batch):
@@ -220,6 +224,23 @@ def _in_flux(image, batch):
     return image * batch["sigma"][:, :, None, None] + batch["sky"][:, :, None, None]
 
 
-def _visible(image):
-    """What the discriminator sees: compressed as an astronomer would look at it."""
-    return torch.asinh(image / 3)
+def _visible(image, grain):
+    """What the discriminator sees: compressed, in units of the original's own noise, so that a lack of it shows."""
+    return torch.asinh(image / grain)
+
+
+def graininess(images):
+    """Robust scatter of the mixed second differences of images: the noise of their finest scales.
+
+    Parameters
+    ----------
+    images : `torch.Tensor`
+        (n, band, y, x).
+
+    Returns
+    -------
+    `torch.Tensor`
+        (n, band), the standard deviation for white noise.
+    """
+    mixed = images[..., 1:, 1:] - images[..., 1:, :-1] - images[..., :-1, 1:] + images[..., :-1, :-1]
+    return 1.4826 / 2 * mixed.abs().flatten(2).median(dim=2).values
