@@ -59,11 +59,20 @@ class Row:
         return filled
 
     def fingerprint(self, cell):
-        """What a stored result of this row depends on, the content of weight files included."""
+        """What a stored result of this row depends on, weights included: files, or those that come with the package."""
         options = self.options_for(cell)
         files = {n: _sha256(v) for n, v in options.items() if isinstance(v, str | Path) and Path(v).is_file()}
         backend = self.backend if isinstance(self.backend, str) else type(self.backend).__qualname__
+        if self.kind == "backend" and not files:
+            files = _shipped(backend)
         return [self.name, backend, {n: str(v) for n, v in sorted(options.items())}, files, self.tuned, self.most]
+
+
+def _shipped(backend):
+    """{name: SHA-256} of the weights for a backend that come with the package: "auto" may take any of them."""
+    from astrogan.weights import list_weights, read_card
+
+    return {name: read_card(name)["sha256"] for name in list_weights(backend=backend)}
 
 
 def _sha256(path):

@@ -13,7 +13,7 @@ from astrogan.metrics import aperture_flux, false_detections, psnr, ssim
 
 __all__ = ["PHOTOMETRY", "Reference", "blank_sky_scores", "levels"]
 
-PHOTOMETRY = ("ssim", "flux_bias", "ellipticity_error")
+PHOTOMETRY = ("ssim", "flux_bias", "ellipticity_error", "texture")
 _THRESHOLD = 5.0
 _STRETCH = GalaxyGAN2017Stretch()
 
@@ -80,6 +80,11 @@ class Reference:
         """(e1, e2) of the central object."""
         return self._ellipticity(self.stamp.flux)
 
+    @cached_property
+    def texture(self):
+        """Of each band of the target, see `_texture`."""
+        return np.maximum(_texture(self.stamp.flux), 1e-6)
+
     def scores(self, image, photometry):
         """PSNR in both domains, and where asked for what costs more."""
         seen = levels(image, self.size)
@@ -93,6 +98,7 @@ class Reference:
             "ssim": ssim(self.levels, seen, data_range=255) if min(seen.shape[1:]) >= 11 else np.nan,
             "flux_bias": 100 * (self._flux(image) / self.flux - 1) if self.flux > 0 else np.nan,
             "ellipticity_error": float(np.hypot(*(self._ellipticity(image) - self.ellipticity))),
+            "texture": float(np.median(_texture(image) / self.texture)),
         }
 
     def noise_limit(self, rng):
@@ -133,6 +139,14 @@ class Reference:
         dx, dy = x - (light * x).sum() / total, y - (light * y).sum() / total
         xx, yy, xy = (light * dx * dx).sum(), (light * dy * dy).sum(), (light * dx * dy).sum()
         return np.array([xx - yy, 2 * xy]) / (xx + yy) if xx + yy > 0 else np.full(2, np.nan)
+
+
+def _texture(image):
+    """(band,): robust scatter of what is finer than about eight pixels, which is noise, or what looks like it."""
+    from scipy.ndimage import gaussian_filter
+
+    fine = image - gaussian_filter(image, (0, 2, 2))
+    return 1.4826 * np.median(np.abs(fine), axis=(1, 2))
 
 
 def blank_sky_scores(degraded, restored):

@@ -36,6 +36,7 @@ _FORMATS = {
     "flux_bias_median": "+.2f",
     "flux_bias_mean": "+.2f",
     "ellipticity_error": ".4f",
+    "texture": ".2f",
     "false_before": ".1f",
     "false_after": ".1f",
     "false_input_sigma": ".1f",
@@ -139,6 +140,7 @@ def _line(tables, cell, row, best):
         "flux_bias_median": _over(np.median, bias),
         "flux_bias_mean": _over(np.mean, bias),
         "ellipticity_error": _over(np.median, table["ellipticity_error"]),
+        "texture": _over(np.median, table["texture"]),
         **{name: sky.get(name, np.nan) for name in ("false_before", "false_after", "false_input_sigma")},
         "tuned": tuned[0] if tuned else np.nan,
         "seconds": table.meta["seconds"],
@@ -192,6 +194,7 @@ _DETAILS = {
     "flux_bias_median": "flux bias, median %",
     "flux_bias_mean": "mean %",
     "ellipticity_error": "ellipticity error",
+    "texture": "texture",
     "false_after": "false sources (own sigma)",
     "false_input_sigma": "(input's sigma)",
     "tuned": "tuned",
@@ -246,9 +249,10 @@ the most that these methods can give.
 scale, not a bound: at mild degradation some of the target's own noise survives the blur and is restored with it. \
 **{ceiling}** is there for simulated images alone.
 - Flux bias: apertures of {aperture:g} arcsec radius on the central object, all bands. Ellipticity error: median \
-distance of (e1, e2) of unweighted moments on the original's segment. Both, and SSIM (in the paper's domain), on the \
-first {photometry} images. False sources: positive 5 sigma detections per million pixels on degraded blank sky, sigma \
-being the result's own robust noise, or that of the degraded sky.
+distance of (e1, e2) of unweighted moments on the original's segment. Texture: median ratio of the robust scatter of \
+what is finer than about eight pixels to the original's; 1 looks as grainy, less is smoother. These, and SSIM (in the \
+paper's domain), on the first {photometry} images. False sources: positive 5 sigma detections per million pixels on \
+degraded blank sky, sigma being the result's own robust noise, or that of the degraded sky.
 - The paper's numbers come from other images (4,550 SDSS galaxies at 0.01 < z < 0.02) and from noise shared between \
 bands; its PSNR script was not published. They show the size of the \
 numbers, not a ranking."""

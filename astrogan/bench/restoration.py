@@ -34,8 +34,9 @@ class RestorationBenchmark:
     table : `~astropy.table.Table`
         A line a cell and row: ``psnr`` (the paper's domain, mean over images) with ``psnr_low`` and ``psnr_high`` (95 %
         of bootstrap means), ``gain`` over the best classic row with its interval, ``paper``, ``psnr_linear``, ``ssim``,
-        ``flux_bias_median`` and ``flux_bias_mean`` (%), ``ellipticity_error``, ``false_before``, ``false_after`` and
-        ``false_input_sigma`` (per 10^6 pixels of blank sky), ``tuned``, ``seconds`` (an image).
+        ``flux_bias_median`` and ``flux_bias_mean`` (%), ``ellipticity_error``, ``texture`` (fine scatter over the
+        original's), ``false_before``, ``false_after`` and ``false_input_sigma`` (per 10^6 pixels of blank sky),
+        ``tuned``, ``seconds`` (an image).
     images : dict
         {(convention, fwhm, noise, row): table of single images}.
     markdown : str
@@ -119,7 +120,7 @@ def run(
     tune_images : int
         Images on which gaussian, wiener and richardson-lucy (tuned) choose their one option a cell, with the truth.
     photometry_images : int
-        Images for SSIM, flux bias and ellipticity error.
+        Images for SSIM, flux bias, ellipticity error and texture.
     blank_frames : int
         Frames of blank sky for false sources.
     aperture : float

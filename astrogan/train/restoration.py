@@ -22,7 +22,6 @@ from astrogan.train.stream import blur_kernel
 __all__ = ["RestorationModule"]
 
 _LOSSES = ("psnr2017", "linear")
-_LEAST_GRAIN = 0.05  # of the degraded image's noise; simulated originals have no noise of their own
 
 
 class RestorationModule(Accumulating, lightning.LightningModule):
@@ -47,16 +46,19 @@ class RestorationModule(Accumulating, lightning.LightningModule):
     coverage_weight, aperture_weight : float
         Weights of the loss of the error's width, and of photometry in boxes of 8 and 32 pixels.
     adversarial_weight : float
-        Of the hinge loss against a `~astrogan.nn.discriminator.SpectralPatchGAN` that sees stretched images.
+        Of the hinge loss against a `~astrogan.nn.discriminator.SpectralPatchGAN`. It sees asinh(image / grain), grain
+        being the `graininess` of the original: a result that is smoother than the original shows.
     adversarial_start : float
         Part of the steps before it.
+    least_grain : float
+        The grain of originals with less, in units of the degraded image's noise: simulated ones have none at all.
     seed : int
         Of the initial weights.
 
     Raises
     ------
     InputError
-        If the loss is unknown.
+        If the loss is unknown, or ``least_grain`` not positive.
     """
 
     def __init__(
@@ -75,11 +77,14 @@ class RestorationModule(Accumulating, lightning.LightningModule):
         aperture_weight=0.1,
         adversarial_weight=0.0,
         adversarial_start=0.8,
+        least_grain=0.05,
         seed=0,
     ):
         super().__init__()
         if loss not in _LOSSES:
             raise InputError(f"loss={loss!r} must be one of {', '.join(_LOSSES)}")
+        if not least_grain > 0:
+            raise InputError(f"least_grain={least_grain!r} must be a positive number, e.g. 0.05")
         self.automatic_optimization = False
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -92,6 +97,7 @@ class RestorationModule(Accumulating, lightning.LightningModule):
         self.weight_decay, self.clip, self.decay = float(weight_decay), float(clip), float(average)
         self.coverage_weight, self.aperture_weight = float(coverage_weight), float(aperture_weight)
         self.adversarial_weight, self.adversarial_start = float(adversarial_weight), float(adversarial_start)
+        self.least_grain = float(least_grain)
 
     @property
     def exported(self):
@@ -131,7 +137,7 @@ class RestorationModule(Accumulating, lightning.LightningModule):
         loss = sum(terms.values())
         adversary = self._adversarial()
         if adversary:
-            grain = graininess(target).clamp_min(_LEAST_GRAIN)[:, :, None, None]
+            grain = graininess(target).clamp_min(self.least_grain)[:, :, None, None]
             images, truth = _visible(mean, grain), _visible(target, grain)
             frozen = self.discriminator.requires_grad_(False)
             terms["adversarial"] = -self.adversarial_weight * frozen(images).mean()
@@ -174,7 +180,7 @@ class RestorationModule(Accumulating, lightning.LightningModule):
             step_if_finite(optimiser, network.parameters(), self.clip)
 
     def validation_step(self, batch, batch_idx):
-        """PSNR of the averaged network, of the image as it is, and of the best single Wiener estimate."""
+        """PSNR of the averaged network, of the image as it is, and of the best single Wiener estimate; the grain."""
         with torch.no_grad():
             mean, spread = restore(self.average, batch)
             target = in_sigma(batch["original"], batch)
@@ -184,7 +190,7 @@ class RestorationModule(Accumulating, lightning.LightningModule):
             score = {name: self._decibel(image, target, batch) for name, image in kinds.items()}
             inside = ((mean - target).abs() <= spread).float().mean()
         best = max(value for name, value in score.items() if name.startswith("wiener"))
-        grain = (graininess(mean) / graininess(target).clamp_min(_LEAST_GRAIN)).mean()
+        grain = (graininess(mean) / graininess(target).clamp_min(self.least_grain)).mean()
         values = {"val/psnr": score["network"], "val/identity": score["identity"], "val/wiener": best}
         values["val/grain"] = grain
         self.log_dict(values | {"val/coverage68": inside}, on_step=False, on_epoch=True, batch_size=len(mean))
