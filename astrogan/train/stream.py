@@ -40,6 +40,11 @@ class Degradation:
         ``physical``: part of the images with photon noise of the source.
     moffat : float
         ``physical``: part of the images blurred by a Moffat profile instead of a Gaussian.
+    uneven : float
+        ``physical``: part of the images whose noise differs from place to place, as in a mosaic: by up to ten times, on
+        either side of an edge, in a frame of fields or smoothly. The network is told so, in units of the least.
+    negative : float
+        ``physical``: part of the images with their sign changed, as sources in differences of images may have.
 
     Raises
     ------
@@ -54,6 +59,8 @@ class Degradation:
     shared_band_noise: float = 0.0
     photon_noise: float = 0.0
     moffat: float = 0.0
+    uneven: float = 0.0
+    negative: float = 0.0
 
     def __post_init__(self):
         if self.kind not in ("galaxygan2017", "physical"):
@@ -63,7 +70,7 @@ class Degradation:
             if len(value) != 2 or not 0 < value[0] <= value[1]:
                 raise InputError(f"degradation {name}={getattr(self, name)!r} must be two numbers, 0 < low <= high")
             object.__setattr__(self, name, value)
-        for name in ("shared_band_noise", "photon_noise", "moffat"):
+        for name in ("shared_band_noise", "photon_noise", "moffat", "uneven", "negative"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"degradation {name}={getattr(self, name)!r} must be a part, from 0 to 1")
 
@@ -136,6 +143,9 @@ class PairStream:
             image = self._augmented(np.asarray(self.source.load(number).data, np.float32), rng)
             try:
                 degraded, fwhm, noise, shape = self._degraded(image, rng)
+                # An option that is off draws nothing, so that what a seed gave before it was there stays.
+                if self.degradation.negative and rng.random() < self.degradation.negative:
+                    degraded, image = -degraded, -image
                 break
             except InputError as error:
                 # A stamp without a pixel of sky, say, has no noise to measure: the next one takes its place.
@@ -143,6 +153,12 @@ class PairStream:
         else:
             raise refusal
         sigma = np.array([difference_noise(plane) for plane in degraded])
+        if self.degradation.uneven and rng.random() < self.degradation.uneven:
+            # The unit stays that of the deepest part.
+            depth = uneven_depth(degraded.shape[1:], rng)
+            more = np.sqrt(depth**2 - 1)
+            degraded = degraded + more * sigma[:, None, None] * rng.standard_normal(degraded.shape)
+            noise = np.sqrt(noise**2 + more**2)
         sky = np.array([np.median(plane[::2, ::2]) for plane in degraded])
         if self.jitter:
             # A user's noise map comes from a pipeline or from the image; neither is exact, and the sky's level less so.
@@ -251,6 +267,47 @@ def blur_kernel(fwhm, shape=0.0, radius=20):
     else:
         kernel = np.exp(-0.5 * square / (fwhm / _FWHM_PER_SIGMA) ** 2)
     return kernel / kernel.sum()
+
+
+def uneven_depth(shape, rng):
+    """Noise from place to place, in units of the least, as exposures that overlap leave it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (y, x).
+    rng : `numpy.random.Generator`
+
+    Returns
+    -------
+    `numpy.ndarray`
+        (y, x), at least 1, and 1 somewhere: a slope, one straight edge, or a patchwork of rectangles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrogan.train.stream import uneven_depth
+    >>> depth = uneven_depth((64, 64), np.random.default_rng(2))
+    >>> float(depth.min()), bool(depth.max() > 1)
+    (1.0, True)
+    """
+    y, x = np.indices(shape) / max(shape) - 0.5
+    most, angle = _log(rng, (1.3, 10.0)), rng.uniform(0, 2 * np.pi)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    kind = rng.integers(3)
+    if kind == 0:
+        share = (along - along.min()) / np.ptp(along)
+    elif kind == 1:
+        share = (along > rng.uniform(-0.35, 0.35)).astype(float)
+    else:
+        share = np.zeros(shape)
+        for _ in range(rng.integers(2, 6)):
+            top, left = (int(rng.integers(-n // 4, n)) for n in shape)
+            height, width = (int(rng.integers(n // 6, n)) for n in shape)
+            share[max(top, 0) : top + height, max(left, 0) : left + width] += rng.uniform(0.2, 1)
+        share /= max(share.max(), 1.0)
+    depth = most**share
+    return depth / depth.min()
 
 
 def difference_noise(plane):
