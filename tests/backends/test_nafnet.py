@@ -279,6 +279,16 @@ def test_weights_for_other_bands_are_refused(three, bands):
         restored(NAFNet(three), scene((bands, 16, 16)))
 
 
+def test_bands_of_other_names_or_in_another_order_are_refused(tmp_path):
+    backend = NAFNet(save(tmp_path, bands=3, band_names=["i", "r", "g"]))
+    observation = scene((3, 16, 16))
+    restored(backend, observation.replace(bands=("i", "r", "g")))
+    restored(backend, observation.replace(bands=("0", "1", "2")))  # without names: the user says that they are these
+    for names in (("g", "r", "i"), ("K", "H", "J")):
+        with pytest.raises(InputError, match=rf"bands i, r, g together.*the image has {', '.join(names)}"):
+            restored(backend, observation.replace(bands=names))
+
+
 def test_psfs_in_all_forms(weights):
     image = ccd(scene())
     restorer = Restorer(NAFNet(weights))
@@ -402,6 +412,22 @@ def test_how_far_outside_the_training(tmp_path):
     assert fwhm == pytest.approx(3, rel=0.1)
     assert narrow.out_of_range(observation) == pytest.approx(np.log(6 / fwhm))
     assert not narrow.pixel_flags(observation).any()
+
+
+def test_below_the_sky_counts_as_above_it(tmp_path):
+    backend = NAFNet(save(tmp_path, ranges={"peak_snr": [0.0, 10.0]}))
+    observation = scene()
+    negative = observation.replace(data=-observation.data)
+    assert backend.out_of_range(negative) == pytest.approx(backend.out_of_range(observation), rel=1e-3)
+    assert backend.out_of_range(negative) > 1
+
+
+def test_the_unit_is_the_noise_of_the_deepest_part(weights):
+    observation = scene((1, 40, 40))
+    variance = np.ones(observation.shape)
+    variance[..., 18:] = 100  # more than half
+    settled = NAFNet(weights).for_image(observation.replace(variance=variance))
+    np.testing.assert_array_equal(settled._settled.sigma, [1.0])
 
 
 def test_invalid_pixels_are_not_measured(tmp_path):

@@ -12,6 +12,9 @@ from astrogan.image.psf import psf_fwhm
 
 __all__ = ["Measured", "Settings", "fwhms_of", "kernels_of", "largest_distance", "same_bands"]
 
+_DEEPEST = 10.0
+"""Per cent of the pixels that may be less noisy than the unit."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -22,7 +25,7 @@ class Measured:
     sky, sigma : `numpy.ndarray`
         Level and noise of the sky, float32.
     peak_snr : `numpy.ndarray`
-        The brightest valid pixel above the sky, in units of its noise.
+        The valid pixel furthest from the sky, above or below, in units of the sky's noise.
     fwhm : `numpy.ndarray` or None
         Of the PSF in pixels, where there is one.
     """
@@ -36,8 +39,9 @@ class Measured:
     def of(cls, observation):
         """Measure an image."""
         sky, sigma = _levels(observation)
-        peaks = [plane[good].max() for plane, good in zip(observation.data, _known(observation), strict=True)]
-        return cls(sky, sigma, (peaks - sky) / sigma, None if observation.psf is None else fwhms_of(observation))
+        planes = zip(observation.data, _known(observation), sky, strict=True)
+        peaks = np.array([np.abs(plane[good] - level).max() for plane, good, level in planes])
+        return cls(sky, sigma, peaks / sigma, None if observation.psf is None else fwhms_of(observation))
 
     def beside(self, card):
         """(value, low, high) of each quantity that a card has a range of, in the band furthest outside."""
@@ -79,11 +83,15 @@ class Settings:
 
 
 def _levels(observation):
-    """Sky level and noise of each band, float32: medians over the valid pixels of the whole image."""
+    """Sky level and noise of each band, float32: over the valid pixels of the whole image, the median and a low value.
+
+    The unit is the noise of the deepest part: the network knows pixels that are noisier than its unit, and none that
+    are less so.
+    """
     sky, sigma = [], []
     for plane, good, variance in zip(observation.data, _known(observation), observation.variance, strict=True):
         sky.append(np.median(plane[good]))
-        sigma.append(np.sqrt(np.median(variance[good])))
+        sigma.append(np.sqrt(np.percentile(variance[good], _DEEPEST)))
     # An image without noise has no unit of its own: any does that keeps squares within float32.
     largest = np.maximum(np.abs(observation.data).max(axis=(1, 2)), np.float32(1e-25))
     return np.asarray(sky, np.float32), np.maximum(np.asarray(sigma, np.float32), np.float32(1e-12) * largest)

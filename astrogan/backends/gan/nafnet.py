@@ -70,7 +70,7 @@ class NAFNet:
     ------
     InputError
         If an option is out of range or no weights fit, and at the call, if weights for several bands meet another
-        number of bands.
+        number of bands, or bands of other names or in another order.
     CheckpointError
         If the weights are damaged or for another backend.
     PSFError
@@ -90,6 +90,9 @@ class NAFNet:
     Errors of neighbouring pixels are correlated. ``info`` has the name and hash of the
     weights, and ``out_of_range``: by what factor, as a natural logarithm, the image lies outside the ranges of the
     training in the worst of FWHM and peak signal-to-noise ratio; 0 is inside.
+
+    The unit of the noise is that of the deepest tenth of the image, so that in a mosaic all the rest is noisier, which
+    the network has seen (``nafnet-linear``) or takes better than the opposite.
 
     Sky level, noise level and the choice of weights belong to the whole image; everything else is local, so tiles that
     begin at multiples of ``tile_align`` agree with the whole.
@@ -274,8 +277,8 @@ class NAFNet:
         Returns
         -------
         dict
-            ``(value, low, high)`` by quantity, as far as the card has a range: "peak_snr" (the brightest pixel above
-            the sky in units of the sky's noise) and "fwhm" (pixels), of the band furthest outside.
+            ``(value, low, high)`` by quantity, as far as the card has a range: "peak_snr" (the pixel furthest from the
+            sky in units of the sky's noise) and "fwhm" (pixels), of the band furthest outside.
         """
         found = Measured.of(observation)
         return found.beside(self._cache.card(self._name(observation, found)))
@@ -342,6 +345,12 @@ class NAFNet:
                 raise InputError(
                     f"weights={str(self.weights)!r} restores {card['bands']} bands together; the image has {bands}: "
                     "use weights='auto'"
+                )
+            if card["bands"] > 1 and not same_bands(card, observation.bands):
+                wanted, given = ", ".join(card["band_names"]), ", ".join(observation.bands)
+                raise InputError(
+                    f"weights={str(self.weights)!r} restores the bands {wanted} together, in this order; the image has "
+                    f"{given}: put them in this order, or use weights='auto'"
                 )
             return self.weights if isinstance(self.weights, str) else str(Path(self.weights).expanduser().resolve())
         fitting = [c for c in self._cache.shipped() if c["bands"] == 1 or same_bands(c, observation.bands)]
