@@ -86,6 +86,54 @@ def test_simulated_galaxies_are_restored_better_than_by_wiener(bands):
     assert scores["nafnet"] > scores["identity"] + 3
 
 
+def _galaxies(places, noise, size=128, fwhm=4.0):
+    """A truth of exponential galaxies (x, y, radius, peak signal-to-noise ratio once blurred), and its blurred image."""
+    from scipy.ndimage import gaussian_filter
+
+    y, x = np.mgrid[:size, :size]
+    truth = np.zeros((size, size))
+    for x0, y0, radius, peak in places:
+        # Itself as sharp as an image is: what has no pixels of its own cannot be restored.
+        light = gaussian_filter(np.exp(-np.hypot(x - x0, (y - y0) / 0.7) / radius), 1.1)
+        truth += light * peak / gaussian_filter(light, fwhm / 2.3548).max()
+    return truth * noise, gaussian_filter(truth, fwhm / 2.3548) * noise
+
+
+def _flux_ratios(image, truth, places, radius=8):
+    from astrogan.metrics import aperture_flux
+
+    return [aperture_flux(image, place[:2], radius) / aperture_flux(truth, place[:2], radius) for place in places]
+
+
+@pytest.mark.parametrize("deep", [True, False], ids=["deep", "shallow"])
+def test_a_part_of_a_mosaic_does_not_suffer_from_the_depth_of_the_rest(deep):
+    from astropy.nddata import CCDData, StdDevUncertainty
+
+    places = [(25.0, 32.0, 2, 60), (25.0, 90.0, 3, 30)]
+    noise = np.ones((128, 128))
+    noise[:, 60:] = 10 if deep else 0.1
+    white = np.random.default_rng(3).standard_normal(noise.shape)
+    truth, seen = _galaxies(places, 1.0)
+    restored = {}
+    for name, sigma in (("mosaic", noise), ("alone", np.ones_like(noise))):
+        image = CCDData(seen + sigma * white, unit="adu", uncertainty=StdDevUncertainty(sigma))
+        restored[name] = np.asarray(Restorer("nafnet", weights="nafnet-linear", psf=4.0)(image).data, float)[:, :50]
+    scatter = {name: (image - truth[:, :50]).std() for name, image in restored.items()}
+    assert scatter["mosaic"] < (1.2 if deep else 2.0) * scatter["alone"]
+    assert _flux_ratios(restored["mosaic"], truth[:, :50], places) == pytest.approx([1, 1], abs=0.04)
+
+
+def test_negative_sources_keep_their_flux():
+    from astropy.nddata import CCDData, StdDevUncertainty
+
+    places = [(32.0, 64.0, 4, 50), (96.0, 64.0, 2, 20)]
+    truth, seen = _galaxies(places, 1.0)
+    seen = seen + np.random.default_rng(4).standard_normal(seen.shape)
+    image = CCDData(-seen, unit="adu", uncertainty=StdDevUncertainty(np.ones_like(seen)))
+    restored = np.asarray(Restorer("nafnet", weights="nafnet-linear", psf=4.0)(image).data, float)
+    assert _flux_ratios(-restored, truth, places) == pytest.approx([1, 1], abs=0.05)
+
+
 # ---- deblenders ------------------------------------------------------------------------------------------------------
 
 
