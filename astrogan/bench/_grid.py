@@ -59,6 +59,7 @@ class Settings:
     blank_frames: int
     aperture: float
     give_variance: bool
+    name: str | None = None
 
 
 class Workplace:
@@ -79,6 +80,7 @@ class Workplace:
             split_seed=s.split_seed,
             size=None if first else s.size,
             sky=s.sky,
+            name=s.name,
         )
         return [Reference(stamp, s.size if first else None, s.aperture / s.pixel_scale) for stamp in stamps]
 

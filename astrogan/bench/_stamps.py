@@ -50,7 +50,7 @@ def _order(name, seed):
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-def read_stamps(source, *, images=300, part="test", split_seed=0, size=256, sky="keep"):
+def read_stamps(source, *, images=300, part="test", split_seed=0, size=256, sky="keep", name=None):
     """Read a subset that depends on the objects' names alone.
 
     Parameters
@@ -68,6 +68,9 @@ def read_stamps(source, *, images=300, part="test", split_seed=0, size=256, sky=
         Edge that pictures are resized to (bilinear); FITS images are cut to it about their centre. None: as they are.
     sky : {"keep", "subtract"}
         Whether the median of each band's outer tenth is taken off pictures; off FITS images it always is.
+    name : str, optional
+        Regular expression with one group that finds the object's name in the file's, as in the recipe that the networks
+        were trained with; see `~astrogan.train.split.object_name`.
 
     Returns
     -------
@@ -82,10 +85,15 @@ def read_stamps(source, *, images=300, part="test", split_seed=0, size=256, sky=
         raise InputError(f"part={part!r} must be one of {', '.join(PARTS)}")
     if sky not in ("subtract", "keep"):
         raise InputError(f"sky={sky!r} must be 'subtract' or 'keep'")
-    from astrogan.train.split import part_of
+    from astrogan.train.split import name_pattern, object_name, part_of
+
+    pattern = name_pattern(name)
+
+    def belongs(file):
+        return part == "all" or part_of(object_name(Path(file).name, pattern), split_seed) == part
 
     files = _Files(source)
-    chosen = [n for n in files.images if part == "all" or part_of(Path(n).stem, split_seed) == part]
+    chosen = [file for file in files.images if belongs(file)]
     if not chosen:
         raise InputError(
             f"data={str(source)!r} holds no image of part={part!r} ({len(files.images)} images in all); "
@@ -94,7 +102,7 @@ def read_stamps(source, *, images=300, part="test", split_seed=0, size=256, sky=
     # In an order of their own, so that fewer images are a part of more, and no kind of name comes first.
     chosen = sorted(chosen, key=lambda n: (_order(Path(n).stem, split_seed), n))[:images]
     with files:
-        return [_stamp(files, name, size, sky) for name in chosen]
+        return [_stamp(files, file, size, sky) for file in chosen]
 
 
 def _stamp(files, name, size, sky):

@@ -56,6 +56,7 @@ def run(
     *,
     images=300,
     part="test",
+    name=None,
     fwhms=FWHMS,
     noise_ratios=NOISE_RATIOS,
     noise_convention="independent",
@@ -89,6 +90,10 @@ def run(
         Largest number of images; which ones depends on their names alone, and fewer are part of more.
     part : {"test", "validation", "train", "all"}
         Part of the data, split by name (`astrogan.train.split.part_of`).
+    name : str, optional
+        Regular expression with one group that finds the object's name in the file's: the ``name`` of the recipe that
+        the networks were trained with, where it has one, or what they were trained on is among the test images.
+        Objects are files: those of a recipe with ``hdus = "each"`` must lie in files of their own.
     fwhms : sequence of float
         Blurs in arcsec.
     noise_ratios : sequence of float
@@ -156,7 +161,7 @@ def run(
     settings = Settings(
         data if isinstance(data, str | Path) else tuple(map(str, data)),
         images, part, split_seed, size, order, sky, float(pixel_scale), seed, tune_images, photometry_images,
-        blank_frames, float(aperture), bool(give_variance),
+        blank_frames, float(aperture), bool(give_variance), name,
     )  # fmt: skip
     conventions = CONVENTIONS if noise_convention == "both" else (noise_convention,)
     points = [(_positive("fwhms", f), _positive("noise_ratios", n)) for f in fwhms for n in noise_ratios]
@@ -239,6 +244,9 @@ class _Numbers(click.ParamType):
 @click.option("--data", required=True, type=click.Path(exists=True), help="Folder or tar file of images.")
 @click.option("--images", type=click.IntRange(1), default=300, show_default=True, help="Largest number of images.")
 @click.option("--part", type=click.Choice(["test", "validation", "train", "all"]), default="test", show_default=True)
+@click.option(
+    "--name", metavar="REGEX", help="Finds the object's name in the file's, as in the recipe of the networks."
+)
 @click.option("--fwhm", "fwhms", type=_Numbers(), default=FWHMS, help="Blurs in arcsec; default: the paper's.")
 @click.option(
     "--noise", "noise_ratios", type=_Numbers(), default=NOISE_RATIOS, help="Noise ratios; default: the paper's."

@@ -253,6 +253,7 @@ def _weights(context, parameter, pairs):
     "--noise-convention", type=click.Choice(["independent", "shared"]), default="independent", show_default=True
 )
 @click.option("--images", type=click.IntRange(1), default=300, show_default=True, help="Largest number of test images.")
+@click.option("--name", metavar="REGEX", help="Finds the object's name in the file's, as in the recipe.")
 @click.option("-o", "--output", "out", required=True, type=click.Path(file_okay=False), help="Folder for the results.")
 def command(data, out, sizes, settings, **options):
     """PSNR by the number of training images, beside Table 1d of the 2017 paper.

@@ -4,13 +4,67 @@ from __future__ import annotations
 
 import hashlib
 import numbers
+import re
 from collections.abc import Iterable
 
 from astrogan.exceptions import InputError
 
-__all__ = ["PARTS", "fold_of", "part_of", "split_names"]
+__all__ = ["PARTS", "fold_of", "object_name", "part_of", "split_names"]
 
 PARTS = ("train", "validation", "test")
+
+_SUFFIXES = re.compile(r"(?<=.)\.(?=[A-Za-z])")
+"""What a file's name is cut at: numbers such as 1.5 stay whole, and the dot of a hidden file begins none."""
+
+
+def object_name(file_name, pattern=None):
+    """The object that a file shows; training and benchmarks split by this name.
+
+    Parameters
+    ----------
+    file_name : str
+        Name of the file, without its folder.
+    pattern : str or `re.Pattern`, optional
+        Regular expression with one group, which finds the object's name in the file's. Default: the file's name up to
+        the first dot that a letter follows.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    InputError
+        If the pattern is no such expression, or does not fit the file's name.
+
+    Examples
+    --------
+    >>> from astrogan.train.split import object_name
+    >>> object_name("100018.jpg"), object_name("NGC7331.SDSS.fits.gz"), object_name("J0102+1.5.fits")
+    ('100018', 'NGC7331', 'J0102+1.5')
+    >>> object_name("stamp-g-42.fits", "stamp-[ugriz]-(.*)[.]fits")
+    '42'
+    """
+    if pattern is None:
+        return _SUFFIXES.split(file_name, maxsplit=1)[0]
+    pattern = name_pattern(pattern)
+    found = pattern.search(file_name)
+    if not found or not found[1]:
+        raise InputError(f"name={pattern.pattern!r} does not fit the file {file_name!r}; widen it")
+    return found[1]
+
+
+def name_pattern(name):
+    """The regular expression of an object's name, compiled; None for None."""
+    if name is None:
+        return None
+    try:
+        pattern = re.compile(name)
+    except (re.error, TypeError) as error:
+        raise InputError(f"name={name!r} is no regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise InputError(f"name={name!r} has {pattern.groups} groups; put brackets around the object's name only")
+    return pattern
 
 
 def part_of(name, seed=0, test=0.1, validation=0.1):

@@ -17,6 +17,7 @@ from astrogan.bench._restoration_tables import bootstrap_interval
 from astrogan.bench._stamps import read_stamps
 from astrogan.exceptions import ImageReadError, InputError
 from astrogan.image.stretch import GalaxyGAN2017Stretch
+from astrogan.train.sources import FitsFolder, StampTar
 from astrogan.train.split import part_of
 
 EDGE = 48
@@ -349,6 +350,41 @@ def test_parts_are_those_of_training(folder):
     assert sorted(name for names in parts.values() for name in names) == [f"galaxy{k}" for k in range(4)]
     for part, names in parts.items():
         assert all(part_of(name) == part for name in names)
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".fits.fz", ".SDSS.fits", ".v2.png"])
+def test_no_object_of_training_is_tested(tmp_path, rng, suffix):
+    """Whatever a file is called, both name its object alike."""
+    for k in range(40):
+        path = tmp_path / f"gal{k}.5{suffix}"
+        if suffix.endswith("png"):
+            Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(path)
+        else:
+            image = fits.CompImageHDU if suffix.endswith("fz") else fits.ImageHDU
+            hdu = image(rng.normal(size=(16, 16)).astype(np.float32))
+            fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    source = StampTar(tmp_path, size=None) if suffix.endswith("png") else FitsFolder(tmp_path)
+    trained = {source.name(k) for k in range(len(source)) if part_of(source.name(k)) == "train"}
+    assert trained
+    for part in ("test", "validation"):
+        tested = {stamp.name.split(".5")[0] + ".5" for stamp in read_stamps(tmp_path, part=part, size=None)}
+        assert tested
+        assert tested.isdisjoint(trained)
+
+
+def test_objects_of_several_files_are_named_as_in_the_recipe(tmp_path, rng):
+    for k in range(30):
+        for band in "gr":
+            fits.writeto(tmp_path / f"stamp-{band}-{k}.fits", rng.normal(size=(16, 16)).astype(np.float32))
+    name = r"stamp-[gr]-(.*)\.fits"
+    source = FitsFolder(tmp_path, name=name)
+    tested = {source.name(k) for k in range(len(source)) if part_of(source.name(k)) == "test"}
+    stamps = read_stamps(tmp_path, part="test", size=None, name=name)
+    assert sorted(stamp.name for stamp in stamps) == sorted(f"stamp-{band}-{k}" for band in "gr" for k in tested)
+    result = restoration.run(tmp_path, classic=("identity",), **(FAST | {"part": "test", "size": 16, "name": name}))
+    assert max(result.table["images"]) == len(stamps)
+    with pytest.raises(InputError, match="does not fit the file"):
+        read_stamps(tmp_path, name="galaxy-(.*)")
 
 
 def _or_nothing(folder, part):

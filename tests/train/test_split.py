@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astrogan.exceptions import InputError
-from astrogan.train.split import PARTS, fold_of, part_of, split_names
+from astrogan.train.split import PARTS, fold_of, object_name, part_of, split_names
 
 NAMES = [f"object {i}" for i in range(4000)]
 
@@ -15,6 +15,29 @@ def test_fixed_names_stay_where_published_results_have_them():
     parts = {part: [n for n in range(100018, 100030) if part_of(str(n)) == part] for part in PARTS[1:]}
     assert parts == {"validation": [100020, 100021, 100022], "test": [100024, 100028]}
     assert [fold_of(str(n), 10) for n in range(100018, 100024)] == [5, 9, 1, 1, 1, 6]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("100008.jpg", "100008"),
+        ("gal001.fits", "gal001"),
+        ("gal001.fits.fz", "gal001"),
+        ("NGC0001.SDSS.fits.gz", "NGC0001"),
+        ("J0102+1.5.fits", "J0102+1.5"),
+        (".hidden.png", ".hidden"),
+        ("no suffix", "no suffix"),
+    ],
+)
+def test_object_of_a_file(file, name):
+    assert object_name(file) == name
+
+
+def test_object_of_a_file_by_an_expression():
+    assert object_name("stamp-g-1.5-2.fits", r"stamp-[gr]-(.+)\.fits") == "1.5-2"
+    for pattern, message in (("galaxy-(.+)", "does not fit"), ("stamp-(x)?", "does not fit"), ("stamp", "0 groups")):
+        with pytest.raises(InputError, match=message):
+            object_name("stamp-g-1.fits", pattern)
 
 
 def test_fractions_are_what_was_asked_for():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from astrogan.exceptions import AstroganError, ImageReadError, InputError
 from astrogan.train.sources.base import Sample, Source
 from astrogan.train.sources.watched import check_damage, log_damage
+from astrogan.train.split import name_pattern, object_name
 
 __all__ = ["FitsFolder"]
 
@@ -101,7 +101,7 @@ class FitsFolder(Source):
             positive_or_none(label, value)
         self._path = Path(path).expanduser()
         self._hdus, self._single = hdus, bool(one_object_a_file)
-        self._name_pattern = _compiled(name)
+        self._name_pattern = name_pattern(name)
         self._pixel_scale, self._psf_fwhm, self._unit = pixel_scale, psf_fwhm, unit
         self._about = {"origin": origin or self._path.name, "licence": licence}
         self._each_band, self._min_size = bands == "each", min_size
@@ -170,7 +170,8 @@ class FitsFolder(Source):
         for hdu, image in self._read(file):
             prepared = _prepared(image, file)
             if min(prepared.observation.data.shape[1:]) >= self._min_size:
-                name = self._object(file) if hdu is None or self._single else f"{self._object(file)} {hdu}"
+                name = object_name(file.name, self._name_pattern)
+                name = name if hdu is None or self._single else f"{name} {hdu}"
                 samples = self._samples(prepared)
                 names = ("any",) if self._each_band else prepared.observation.bands
                 images += [(name, names, sample) for sample in samples]
@@ -208,14 +209,6 @@ class FitsFolder(Source):
                 psf_fwhm=self._psf_fwhm if prepared.psf is None else float(prepared.psf.fwhm[which].mean()),
                 unit=str(prepared.unit) or None,
             )
-
-    def _object(self, file):
-        if self._name_pattern is None:
-            return re.split(r"\.(?=[A-Za-z])", file.name)[0]
-        found = self._name_pattern.search(file.name)
-        if not found:
-            raise InputError(f"name={self._name_pattern.pattern!r} does not fit the file {file.name!r}; widen it")
-        return found[1]
 
 
 def _prepared(image, file):
@@ -270,18 +263,6 @@ def positive_or_none(name, value):
     good = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value) and value > 0
     if value is not None and not good:
         raise InputError(f"{name}={value!r} must be a positive number, or left out")
-
-
-def _compiled(name):
-    if name is None:
-        return None
-    try:
-        pattern = re.compile(name)
-    except (re.error, TypeError) as error:
-        raise InputError(f"name={name!r} is no regular expression: {error}") from error
-    if pattern.groups != 1:
-        raise InputError(f"name={name!r} has {pattern.groups} groups; put brackets around the object's name only")
-    return pattern
 
 
 def _files(path, pattern):

@@ -11,6 +11,7 @@ import numpy as np
 from astrogan.exceptions import ImageReadError, InputError, MissingDependencyError
 from astrogan.image.stretch import GalaxyGAN2017Stretch
 from astrogan.train.sources.base import Sample, Source
+from astrogan.train.split import object_name
 
 __all__ = ["StampTar"]
 
@@ -70,7 +71,7 @@ class StampTar(Source):
         return len(self._entries) * (3 if self._each else 1)
 
     def name(self, i):
-        """The file's name without its suffix."""
+        """Name of the object: the file's up to the first dot that a letter follows."""
         return self._entry(i)[0][0]
 
     def load(self, i):
@@ -118,7 +119,7 @@ def _pillow():
 def _in_folder(folder):
     """(name, file, start, length) of each stamp."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
-    return [(path.stem, path, 0, -1) for path in files]
+    return [(object_name(path.name), path, 0, -1) for path in files]
 
 
 def _in_tar(path):
@@ -133,4 +134,4 @@ def _in_tar(path):
             f"path={str(path)!r} is no plain tar archive ({error}); unpack a compressed one, or name a folder"
         ) from error
     members.sort(key=lambda member: member.name)
-    return [(PurePosixPath(m.name).stem, path, m.offset_data, m.size) for m in members]
+    return [(object_name(PurePosixPath(m.name).name), path, m.offset_data, m.size) for m in members]
