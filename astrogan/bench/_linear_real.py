@@ -137,16 +137,11 @@ def _sky_noise(image):
 
 
 def load_stamps(data, limit=None, *, least_snr=50):
-    """Planes of the CEERS galaxies that no training sees, in nJy; only those far above their own noise."""
+    """Planes of the CEERS galaxies of the test part, in nJy; only those far above their own noise."""
     from astropy.io import fits
 
-    from astrogan.train.split import part_of
-
-    folder = Path(data) / "jwst_ceers_stamps"
     images = []
-    for path in sorted(folder.glob("*.fits.gz")):
-        if part_of(path.name.removesuffix(".fits.gz")) == "train":
-            continue
+    for path in _unseen(sorted((Path(data) / "jwst_ceers_stamps").glob("*.fits.gz"))):
         cube = np.asarray(fits.getdata(path), np.float64)
         for plane in CEERS_BANDS.values():
             image = cube[plane]
@@ -158,6 +153,17 @@ def load_stamps(data, limit=None, *, least_snr=50):
     if not images:
         raise InputError(f"data={str(data)!r} has no jwst_ceers_stamps/*.fits.gz to test on")
     return _spread(images, limit)
+
+
+def _unseen(paths):
+    """Files of the test part that show no sky that a file of another part shows: stamps of neighbours overlap."""
+    from astrogan.bench._sky_overlap import overlap, read_footprint
+    from astrogan.train.split import object_name, part_of
+
+    parts = {path: part_of(object_name(path.name)) for path in paths}
+    seen = [read_footprint(path) for path in paths if parts[path] != "test"]
+    tested = {path: read_footprint(path) for path in paths if parts[path] == "test"}
+    return [path for path, own in tested.items() if not any(overlap(own, other) for other in seen)]
 
 
 def _spread(items, limit):

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 
 from astrogan.api import Estimate
 from astrogan.bench import _linear_common as common
 from astrogan.bench import _linear_real as real
 from astrogan.bench import _linear_sky as sky
 from astrogan.bench import restoration_linear
-from astrogan.exceptions import BackendNotFoundError, InputError
+from astrogan.exceptions import BackendNotFoundError, ImageReadError, InputError
 from astrogan.operators.restorer import Restorer
+from astrogan.train.split import part_of
 
 CLASSIC = ["identity", "wiener"]
 
@@ -138,6 +141,61 @@ class TestStamps:
     def test_the_same_seed_gives_the_same_table(self):
         tables = [real.stamps([galaxy()], ["identity"], peak_snrs=(20,), realisations=1, seed=s) for s in (1, 1, 2)]
         assert tables[0]["psnr"][0] == tables[1]["psnr"][0] != tables[2]["psnr"][0]
+
+
+def write_stamp(folder, name, x, level, wcs=True):
+    """Seven bands of a galaxy at ``x`` pixels along one row of the sky, on turned axes; ``level`` tells it again."""
+    header = fits.Header()
+    if wcs:
+        sky_wcs = WCS(naxis=2)
+        sky_wcs.wcs.ctype, sky_wcs.wcs.crval, sky_wcs.wcs.crpix = ("RA---TAN", "DEC--TAN"), (214.8, 52.8), (500 - x, 9)
+        sky_wcs.wcs.cd = np.array([[-0.6, -0.8], [-0.8, 0.6]]) * 8e-6
+        header = sky_wcs.to_header()
+    noise = np.random.default_rng(int(level)).normal(0, 0.01, (7, 64, 64))
+    fits.writeto(folder / f"{name}.fits.gz", (level + galaxy() + noise).astype(np.float32), header)
+
+
+class TestLoadStamps:
+    """Which galaxies of the folder are tested on."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        (tmp_path / "jwst_ceers_stamps").mkdir()
+        return tmp_path / "jwst_ceers_stamps"
+
+    @pytest.fixture
+    def names(self):
+        """Two names of each part."""
+        every = [f"ceers_{n}" for n in range(100)]
+        return {part: [n for n in every if part_of(n) == part][:2] for part in ("train", "validation", "test")}
+
+    def levels(self, folder):
+        return sorted({round(float(image.min()) / 100) for image in real.load_stamps(folder.parent)})
+
+    def test_the_test_part_only(self, folder, names):
+        for number, name in enumerate(names["train"] + names["validation"] + names["test"], 1):
+            write_stamp(folder, name, 100 * number, 100 * number)
+        assert self.levels(folder) == [5, 6]
+
+    @pytest.mark.parametrize("part", ["train", "validation"])
+    def test_no_sky_that_another_part_shows(self, folder, names, part):
+        """Neighbours' stamps share pixels: by one column here, and by none."""
+        write_stamp(folder, names["test"][0], 0, 100)
+        write_stamp(folder, names[part][0], 63, 200)
+        write_stamp(folder, names["test"][1], 63 + 64, 300)
+        assert self.levels(folder) == [3]
+
+    def test_overlap_within_the_test_part_is_no_harm(self, folder, names):
+        for number, name in enumerate(names["test"], 1):
+            write_stamp(folder, name, 10 * number, 100 * number)
+        assert self.levels(folder) == [1, 2]
+
+    def test_a_place_on_the_sky_is_needed(self, folder, names):
+        write_stamp(folder, names["train"][0], 0, 100, wcs=False)
+        with pytest.raises(ImageReadError, match=r"celestial WCS.*take it out"):
+            real.load_stamps(folder.parent)
+        with pytest.raises(InputError, match="jwst_ceers_stamps"):
+            real.load_stamps(folder)
 
 
 def star_field(rng, bands=2, size=220):
