@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -84,14 +85,22 @@ class Workplace:
         )
         return [Reference(stamp, s.size if first else None, s.aperture / s.pixel_scale) for stamp in stamps]
 
+    @cached_property
+    def content(self):
+        """Digest of all images, names included."""
+        digest = hashlib.sha256()
+        for stamp in (r.stamp for r in self.references):
+            digest.update(f"{stamp.name} {stamp.flux.shape} ".encode())
+            for plane in (stamp.flux, stamp.sky_level, stamp.sky_sigma, stamp.noise_free):
+                digest.update(b"-" if plane is None else np.ascontiguousarray(plane).tobytes())
+        return digest.hexdigest()
+
     def key(self, cell, row):
         """Digest of all that the numbers of a cell and row depend on."""
         s = self.settings
-        images = [r.stamp.name for r in self.references]
-        content = hashlib.sha256(b"".join(r.stamp.flux.tobytes() for r in self.references[:4])).hexdigest()
         own = (s.size, s.order, s.sky, s.pixel_scale, s.seed, s.photometry_images, s.blank_frames, s.aperture)
         tuning = s.tune_images if row.tuned else None
-        everything = [_FORMAT, images, content, own, tuning, s.give_variance, list(cell), row.fingerprint(cell)]
+        everything = [_FORMAT, self.content, own, tuning, s.give_variance, list(cell), row.fingerprint(cell)]
         return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:20]
 
     # ---- degradation ----------------------------------------------------------------------------------------------
@@ -222,6 +231,8 @@ def measure(settings, cells, rows, folder, *, jobs=1, progress=None):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     place = Workplace(settings)
+    run = secrets.token_hex(8)
+    rows = [replace(row, run=run) for row in rows]
     say = progress or (lambda text: None)
     todo = [(cell, [row for row in rows if _stored(place, folder, cell, row) is None]) for cell in cells]
     todo = [(cell, missing) for cell, missing in todo if missing]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import os
 import re
+import secrets
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from astrogan.exceptions import AstroganWarning, InputError
+from astrogan.exceptions import AstroganError, AstroganWarning, InputError
 
 __all__ = ["BLIND", "CLASSIC", "Restoration", "Row", "backend_row", "backend_rows", "classic_rows", "tune"]
 
@@ -38,6 +41,8 @@ class Row:
         The option that is chosen with the truth, see `tune`.
     most : int or None
         Largest number of images, for slow ones.
+    run : str
+        The run that it is measured in: all that tells an instance from another.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Row:
     options: dict = field(default_factory=dict)
     tuned: str | None = None
     most: int | None = None
+    run: str = ""
 
     def options_for(self, cell):
         """The options, with the cell's values filled in."""
@@ -59,20 +65,69 @@ class Row:
         return filled
 
     def fingerprint(self, cell):
-        """What a stored result of this row depends on, weights included: files, or those that come with the package."""
+        """What a stored result of this row depends on, the contents of weights and files included.
+
+        Where that cannot be told, of an instance for one, it is the run alone, so that no other run takes the result.
+        """
         options = self.options_for(cell)
-        files = {n: _sha256(v) for n, v in options.items() if isinstance(v, str | Path) and Path(v).is_file()}
-        backend = self.backend if isinstance(self.backend, str) else type(self.backend).__qualname__
-        if self.kind == "backend" and not files:
-            files = _shipped(backend)
-        return [self.name, backend, {n: str(v) for n, v in sorted(options.items())}, files, self.tuned, self.most]
+        named = isinstance(self.backend, str | None)
+        texts = {name: _text(value) for name, value in sorted(options.items())}
+        contents = _contents(self.backend, options) if named else {}
+        known = named and None not in texts.values() and None not in contents.values()
+        run = None if known else self.run or secrets.token_hex(8)
+        return [self.name, self.backend if named else None, texts, contents, self.tuned, self.most, run]
+
+
+def _text(value):
+    """An option's value as text that no other value has; None of an object."""
+    try:
+        return json.dumps(str(value) if isinstance(value, Path) else value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _contents(backend, options):
+    """{option or name: SHA-256} of all weights and files that a named backend with these options may read."""
+    found = {name: _digest(value) for name, value in options.items() if isinstance(value, str | Path)}
+    weights = options.get("weights", "auto")
+    if weights in (None, "auto"):
+        found |= _shipped(backend)
+    elif options.get("perceptual"):
+        found["perceptual weights"] = _digest(_companion(weights))
+    return {name: digest for name, digest in found.items() if digest != ""}
 
 
 def _shipped(backend):
-    """{name: SHA-256} of the weights for a backend that come with the package: "auto" may take any of them."""
-    from astrogan.weights import list_weights, read_card
+    """Those for a backend that come with the package: "auto" may take any of them."""
+    from astrogan.weights import list_weights
 
-    return {name: read_card(name)["sha256"] for name in list_weights(backend=backend)}
+    names = list_weights(backend=backend.rpartition(":")[2]) if backend else ()
+    return {name: _digest(name) for name in names}
+
+
+def _companion(weights):
+    """Name or path of the weights that ``perceptual`` blends with others."""
+    from astrogan.backends.gan._nafnet_model import PERCEPTUAL
+
+    path = str(weights.expanduser().resolve() if isinstance(weights, Path) else weights)
+    name = path.removesuffix(".safetensors")
+    return f"{name}{PERCEPTUAL}{path[len(name) :]}"
+
+
+def _digest(value):
+    """SHA-256 of the card of weights, which holds that of the tensors, or of another file.
+
+    "" of what names neither; None of a folder that is not one of weights, since nobody knows what of it is read.
+    """
+    from astrogan.weights import read_card
+
+    try:
+        return read_card(value)["card_sha256"]
+    except AstroganError:  # nothing of the kind, or a plugin's own format
+        path = os.path.expanduser(value)
+    if os.path.isfile(path):
+        return _sha256(path)
+    return None if os.path.isdir(path) else ""
 
 
 def _sha256(path):

@@ -103,12 +103,14 @@ def run(
     backends : sequence of str, (str, object) or Row
         Restorers to compare: ``"NAME"``, ``"NAME:OPTION=VALUE,..."``, label and instance, or a row as it is. In values
         ``{fwhm}``, ``{noise}`` and ``{convention}`` stand for the cell's, as where each has weights of its own.
+        Instances are measured anew in each run, since nothing says whether one is that of an earlier run.
     classic : sequence of str, optional
         Of identity, gaussian, wiener, richardson-lucy, richardson-lucy (tuned). Default: all.
     blind_images : int
         Blind deconvolution, which is slow, on so many images; 0 leaves it out.
     out : path, optional
-        Folder for the tables, the figure, and ``cells/``, from which an interrupted run goes on.
+        Folder for the tables, the figure, and ``cells/``, from which a run goes on: what was measured on the same
+        images with the same settings, options and weights is taken from there.
     size : int or None
         Edge at which images are compared in the paper's domain; None: as they come.
     order : {"resize-first", "degrade-first"}

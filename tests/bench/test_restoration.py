@@ -1,6 +1,8 @@
 """The restoration benchmark on small simulated stamps: its numbers, its tables, and that it goes on where it was."""
 
+import pickle
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from astrogan import Degrader
 from astrogan.bench import restoration
 from astrogan.bench._grid import Cell, Workplace
 from astrogan.bench._paper_tables import FWHMS, NOISE_RATIOS, paper_psnr
-from astrogan.bench._restoration_rows import backend_row, backend_rows, tune
+from astrogan.bench._restoration_rows import Row, backend_row, backend_rows, tune
 from astrogan.bench._restoration_scores import Reference, blank_sky_scores
 from astrogan.bench._restoration_tables import bootstrap_interval
 from astrogan.bench._stamps import read_stamps
@@ -309,8 +311,103 @@ def test_weights_that_changed_are_measured_anew(tmp_path):
     assert row.fingerprint(cell) == before
     weights.write_bytes(b"another")
     assert row.fingerprint(cell) != before
-    # Without a name it may be any of those that come with the package.
-    assert {"nafnet-linear", "nafnet-galaxyzoo"} <= set(backend_row("nafnet").fingerprint(cell)[3])
+
+
+SHIPPED = {"nafnet-linear", "nafnet-galaxyzoo", "nafnet-linear-perceptual"}
+
+
+@pytest.mark.parametrize("options", ["", ":weights=auto", ":perceptual=1.0", ":other={file}"])
+def test_without_a_name_it_may_be_any_weights_of_the_package(tmp_path, options):
+    (tmp_path / "file").write_text("one")
+    for name in ("nafnet", "astrogan:nafnet"):
+        row = backend_row(name + options.format(file=tmp_path / "file"))
+        contents = row.fingerprint(Cell("independent", 1.4, 1.0))[3]
+        assert set(contents) >= SHIPPED
+        assert ("other" in contents) == ("other" in options)
+
+
+@pytest.mark.parametrize("spec", ["weights={0}/a/m.safetensors", "weights={0}/a", "weights={0}/b.safetensors"])
+@pytest.mark.parametrize("perceptual", ["", ",perceptual=0.5"])
+def test_weights_are_known_by_what_they_are(tmp_path, spec, perceptual):
+    """By path and by folder, and with the weights that they are blended with."""
+    torch = pytest.importorskip("torch")
+    from astrogan.weights import save_weights
+
+    def save(name, value, **card):
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        card = {"name": path.stem, "backend": "nafnet", "role": "restorer", "architecture": {}} | card
+        save_weights(path, {"w": torch.full((2,), value)}, card, overwrite=True)
+
+    for name in ("a/m", "b", "b-perceptual"):
+        save(name, 1.0)
+    row, cell = backend_row("nafnet:" + spec.format(tmp_path) + perceptual), Cell("independent", 1.4, 1.0)
+    seen = [row.fingerprint(cell)]
+    assert row.fingerprint(cell) == seen[0]
+    own = "b" if "b.safe" in spec else "a/m"
+    save(own, 2.0)
+    seen.append(row.fingerprint(cell))
+    save(own, 2.0, calibration={"scale": [1.5]})
+    seen.append(row.fingerprint(cell))
+    save("b-perceptual", 2.0)
+    blended = own == "b" and perceptual != ""
+    assert (row.fingerprint(cell) != seen[2]) == blended
+    assert seen[0] != seen[1] != seen[2]
+
+
+def test_weights_of_the_package_are_known_by_their_content(monkeypatch):
+    from astrogan import weights
+
+    cell, card = Cell("independent", 1.4, 1.0), weights.read_card
+    specs = ("nafnet:weights=nafnet-linear", "nafnet:weights=nafnet-linear,perceptual=0.5")
+    before = [backend_row(spec).fingerprint(cell) for spec in specs]
+    assert before == [backend_row(spec).fingerprint(cell) for spec in specs]
+    other = {"nafnet-linear-perceptual": {"card_sha256": "other"}}
+    monkeypatch.setattr(weights, "read_card", lambda name: other.get(name) or card(name))
+    after = [backend_row(spec).fingerprint(cell) for spec in specs]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [True, False]
+
+
+def test_instances_are_of_their_run_alone(folder, tmp_path):
+    """Nothing says what is in one: its results are measured anew, whatever was measured under its label."""
+    keywords = FAST | {"classic": ("identity",), "out": tmp_path, "figure": False, "fwhms": (1.8,)}
+    row, psnr = Row("mine", "backend", Scaled(1.0)), []
+    psnr.append(line(restoration.run(folder, backends=[row], **keywords), "mine")["psnr"])
+    psnr.append(line(restoration.run(folder, backends=[("mine", Scaled(0.5))], **keywords), "mine")["psnr"])
+    row.backend.factor = 0.25
+    psnr.append(line(restoration.run(folder, backends=[row], **keywords), "mine")["psnr"])
+    assert len(set(psnr)) == 3
+
+
+def test_what_cannot_be_told_is_never_the_same_twice(tmp_path):
+    cell = Cell("independent", 1.4, 1.0)
+    for row in (
+        Row("mine", "backend", Scaled()),
+        Row("mine", "backend", "some", {"kernel": np.ones((3, 3))}),
+        backend_row(f"some:folder={tmp_path}"),
+    ):
+        assert row.fingerprint(cell) != row.fingerprint(cell)
+        here = replace(row, run="a")
+        assert here.fingerprint(cell) == pickle.loads(pickle.dumps(here)).fingerprint(cell)
+        assert here.fingerprint(cell) != replace(row, run="b").fingerprint(cell)
+    known = backend_row("some:a=1,b=(1, 2),c=text,d=1.5")
+    assert replace(known, run="a").fingerprint(cell) == replace(known, run="b").fingerprint(cell)
+    assert known.fingerprint(cell) != backend_row("some:a='1',b=(1, 2),c=text,d=1.5").fingerprint(cell)
+
+
+def test_any_image_that_changed_is_measured_anew(tmp_path, rng):
+    def write(k):
+        header = fits.Header({"BUNIT": "nmgy"})
+        fits.writeto(tmp_path / "data" / f"g{k}.fits", galaxy(rng)[1].astype(np.float32), header, overwrite=True)
+
+    (tmp_path / "data").mkdir()
+    for k in range(6):
+        write(k)
+    keywords = FAST | {"classic": ("identity",), "out": tmp_path / "out", "figure": False, "fwhms": (1.8,)}
+    before = restoration.run(tmp_path / "data", **keywords).images["independent", 1.8, 2.0, "identity"]
+    write(int(before["image"][-1][1:]))
+    after = restoration.run(tmp_path / "data", **keywords).images["independent", 1.8, 2.0, "identity"]
+    assert [a == b for a, b in zip(before["psnr"], after["psnr"], strict=True)] == [True] * 5 + [False]
 
 
 def test_processes_give_the_same(folder, result, tmp_path):
