@@ -81,10 +81,10 @@ def run(
         The degradation; the paper does not name the one of its table.
     out : path, optional
         Folder for runs (``n5`` and so on) and tables. A run that has its weights is not trained again, one that was
-        interrupted is resumed. Needed for training.
+        interrupted is resumed; one of another recipe, or with other overrides, is an error. Needed for training.
     train : callable, optional
         ``train(recipe, data=..., out=..., overrides=...)``, or with ``resume=True`` in place of the overrides. Default:
-        `astrogan.train.fit`.
+        `astrogan.train.fit`. Of another, folders without a ``recipe.toml`` are taken as they are.
     size_key : str
         The recipe's key of the number of training images.
     train_data : path, optional
@@ -101,7 +101,8 @@ def run(
     Raises
     ------
     InputError
-        If neither weights nor a recipe with a folder are given, or a number of images is not positive.
+        If neither weights nor a recipe with a folder are given, a number of images is not positive, or a folder holds
+        a run of another recipe.
     """
     from astrogan.bench import restoration
     from astrogan.bench._restoration_rows import Row
@@ -136,15 +137,31 @@ def _check(weights, recipe, sizes, out):
 def _trained(recipe, sizes, data, out, train, size_key, overrides):
     weights = {}
     for n in sorted(sizes):
-        folder = out / f"n{n}"
+        folder, own = out / f"n{n}", overrides | {size_key: n}
+        _check_run(folder, recipe, own, needed=train is _fit)
         if not _found(folder):
-            how = {"resume": True} if folder.exists() else {"overrides": overrides | {size_key: n}}
+            how = {"resume": True} if folder.exists() else {"overrides": own}
             train(recipe, data=data, out=folder, **how)
         found = _found(folder)
         if not found:
             raise InputError(f"recipe={str(recipe)!r} left no .safetensors in {str(folder)!r}")
         weights[n] = found[-1]
     return weights
+
+
+def _check_run(folder, recipe, overrides, *, needed):
+    """Refuse a folder that is there but of another run, or, where a recipe is ``needed``, of one that nobody knows."""
+    from astrogan.train._same import check_same
+    from astrogan.train.recipe import Recipe, read_recipe
+
+    if (folder / "recipe.toml").exists():
+        recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        check_same(recipe.with_overrides(overrides), folder, "out")
+    elif needed and _found(folder):
+        raise InputError(
+            f"out: {str(folder)!r} has weights and no recipe.toml, so that nobody knows how they were trained; name "
+            "another folder, or give them as weights="
+        )
 
 
 def _found(folder):

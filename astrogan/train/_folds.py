@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from astrogan.exceptions import InputError
+from astrogan.train._same import check_same
 from astrogan.train.recipe import Recipe, read_recipe
 
 __all__ = ["cross_validate"]
@@ -68,7 +69,7 @@ def cross_validate(recipe, *, out, data, folds=10, overrides=None, resume=False,
         weights = run / f"{recipe.name}.safetensors"
         begun = resume and run.exists()
         if begun:
-            _check_same(part, run)
+            check_same(part, run, "resume")
         if not (begun and weights.exists() and weights.with_suffix(".json").exists()):
             fit(part, data=data, out=run, resume=begun, **options)
         row = score_test_part(load_weights(weights), part, data, images=images)
@@ -79,10 +80,3 @@ def cross_validate(recipe, *, out, data, folds=10, overrides=None, resume=False,
     for name in table.colnames[2:]:
         table[name].info.format = ".3f"
     return table
-
-
-def _check_same(recipe, run):
-    """A fold that was trained by another recipe would be measured as if it were by this one."""
-    path = run / "recipe.toml"
-    if path.exists() and path.read_text(encoding="utf-8") != recipe.to_toml():
-        raise InputError(f"resume: {str(path)!r} is another recipe than {recipe.name!r} as given; name another folder")

@@ -7,6 +7,7 @@ from PIL import Image
 from astrogan.api import Estimate
 from astrogan.bench import training_size
 from astrogan.exceptions import InputError
+from astrogan.train.recipe import read_recipe
 
 FAST = {"part": "all", "size": 40, "tune_images": 1, "photometry_images": 0, "blank_frames": 0, "figure": False}
 
@@ -86,6 +87,55 @@ def test_training_is_asked_for_each_size_and_not_again(folder, tmp_path, monkeyp
     (tmp_path / "n5" / "net.safetensors").unlink()
     training_size.run(folder, **options, **FAST)
     assert calls[2:] == [("gan", "n5", True)]
+
+
+def test_runs_of_another_recipe_are_refused(tmp_path):
+    """Weights there, or a run to go on with: either would be measured as if it were of this recipe."""
+    calls = []
+
+    def train(recipe, *, data, out, overrides=None, resume=False):
+        calls.append(out.name)
+        if not resume:
+            out.mkdir(parents=True)
+            (out / "recipe.toml").write_text(read_recipe(recipe).with_overrides(overrides).to_toml(), encoding="utf-8")
+        (out / "net.safetensors").touch()
+
+    def trained(recipe, overrides, train=train):
+        return training_size._trained(recipe, (5, 100), tmp_path, tmp_path, train, "images", overrides)
+
+    weights = trained("galaxygan2017-narrow", {"degradation.noise_ratio": [2, 2]})
+    assert trained("galaxygan2017-narrow", {"degradation.noise_ratio": [2, 2]}) == weights
+    assert calls == ["n5", "n100"]
+    for unlinked in (False, True):
+        if unlinked:
+            weights[100].unlink()
+        for recipe, noise in (("galaxygan2017-narrow", [5, 5]), ("nafnet-galaxyzoo", [2, 2])):
+            with pytest.raises(InputError, match=r"out: .*n\d+.recipe\.toml' is another recipe.*another folder"):
+                trained(recipe, {"degradation.noise_ratio": noise})
+    assert calls == ["n5", "n100"]
+    assert trained("galaxygan2017-narrow", {"degradation.noise_ratio": [2, 2]}) == weights
+    assert calls[2:] == ["n100"]
+
+
+def test_weights_without_a_recipe_are_refused(folder, tmp_path):
+    (tmp_path / "n5").mkdir()
+    (tmp_path / "n5" / "net.safetensors").touch()
+    with pytest.raises(InputError, match=r"n5' has weights and no recipe\.toml.*weights="):
+        training_size.run(folder, recipe="nafnet-galaxyzoo", sizes=(5,), out=tmp_path, **FAST)
+
+
+def test_objects_are_named_as_the_command_says(folder, tmp_path, monkeypatch):
+    class EnoughError(Exception):
+        pass
+
+    def run(data, *, name, **options):
+        raise EnoughError(name)
+
+    monkeypatch.setattr("astrogan.bench.restoration.run", run)
+    with pytest.raises(EnoughError, match="^expression$"):
+        training_size.main(
+            ["--data", str(folder), "--weights", "5=w", "-o", str(tmp_path / "out"), "--name", "expression"]
+        )
 
 
 def test_refusals(folder, tmp_path):
