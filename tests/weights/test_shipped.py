@@ -119,7 +119,7 @@ def test_a_part_of_a_mosaic_does_not_suffer_from_the_depth_of_the_rest(deep):
         image = CCDData(seen + sigma * white, unit="adu", uncertainty=StdDevUncertainty(sigma))
         restored[name] = np.asarray(Restorer("nafnet", weights="nafnet-linear", psf=4.0)(image).data, float)[:, :50]
     scatter = {name: (image - truth[:, :50]).std() for name, image in restored.items()}
-    assert scatter["mosaic"] < (1.2 if deep else 2.0) * scatter["alone"]
+    assert scatter["mosaic"] < (1.2 if deep else 2.5) * scatter["alone"]
     assert _flux_ratios(restored["mosaic"], truth[:, :50], places) == pytest.approx([1, 1], abs=0.04)
 
 
