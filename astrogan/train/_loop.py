@@ -224,6 +224,10 @@ class _Keeper(lightning.Callback):
         """From a checkpoint."""
         self.damaged = dict(state.get("damaged", {}))
 
+    def on_train_epoch_start(self, trainer, module):
+        """Validation comes after the last batch, which Lightning takes to be where it was in the first epoch."""
+        trainer.val_check_batch = len(trainer.train_dataloader)
+
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         """Note the damaged images that a batch tells of; the training knows nothing of them."""
         self._note(batch)

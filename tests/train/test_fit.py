@@ -197,11 +197,13 @@ def test_an_average_of_weights_and_running_statistics():
 
 
 def test_a_last_epoch_that_is_shorter(tmp_path):
-    recipe = TINY.with_overrides({"steps": 5})
+    recipe = TINY.with_overrides({"steps": 5, "validate_every": 1})
     straight = fit(recipe, data=".", out=tmp_path / "straight")
     assert [float(row["step"]) for row in rows(tmp_path / "straight")] == [2, 4, 5]
+    assert all(row["val/psnr"] for row in rows(tmp_path / "straight"))
     assert fit(recipe, data=".", out=tmp_path / "run", stop_after=2) is None
     assert equal(tensors(fit(None, data=".", out=tmp_path / "run", resume=True)), tensors(straight))
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (tmp_path / "straight" / "metrics.csv").read_bytes()
 
 
 def test_a_finished_run_resumed_writes_its_weights_again(whole, tmp_path):
