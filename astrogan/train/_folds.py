@@ -47,7 +47,7 @@ def cross_validate(recipe, *, out, data, folds=10, overrides=None, resume=False,
     from astropy.table import Table
 
     from astrogan.train._fit import fit
-    from astrogan.train.evaluate import score_test_part
+    from astrogan.train.evaluate import check_scored, score_test_part
     from astrogan.weights import load_weights
 
     if isinstance(folds, bool) or not isinstance(folds, numbers.Integral) or folds < 2:
@@ -55,6 +55,7 @@ def cross_validate(recipe, *, out, data, folds=10, overrides=None, resume=False,
     if options.pop("stop_after", None) is not None:
         raise InputError("stop_after (--epochs) must be left out with folds; interrupt the run and resume it instead")
     recipe = (recipe if isinstance(recipe, Recipe) else read_recipe(recipe)).with_overrides(overrides)
+    check_scored(recipe)
     if recipe.start_from:
         raise InputError(
             f"recipe start_from={recipe.start_from!r} must be empty with folds: those weights may have seen the images "

@@ -7,11 +7,14 @@ import contextlib
 import numpy as np
 import torch
 
+from astrogan.exceptions import InputError
 from astrogan.nn.losses import psnr_loss, stretched_2017
 from astrogan.train.restoration import in_sigma, restore
 from astrogan.train.stream import PairStream
 
-__all__ = ["evaluation", "score_test_part"]
+__all__ = ["check_scored", "evaluation", "score_test_part"]
+
+_SCORED = ("restoration", "galaxygan2017")  # tasks whose batches are pairs of a degraded image and its original
 
 # (FWHM in pixels, noise ratio): four cells of the paper's grid at 0.396 arcsec per pixel.
 _CELLS = ((1.4 / 0.396, 1.0), (1.8 / 0.396, 2.0), (2.2 / 0.396, 5.0), (2.5 / 0.396, 10.0))
@@ -61,6 +64,25 @@ def evaluation(module, recipe, stream):
         }
 
 
+def check_scored(recipe):
+    """Refuse recipes whose networks `score_test_part` cannot measure.
+
+    Parameters
+    ----------
+    recipe : `~astrogan.train.recipe.Recipe`
+
+    Raises
+    ------
+    InputError
+        If its task is another than restoration.
+    """
+    if recipe.task not in _SCORED:
+        raise InputError(
+            f"recipe {recipe.name!r} has task={recipe.task!r}, whose results have no PSNR on a test part; cross "
+            f"validation (--folds) is for the tasks {', '.join(_SCORED)}: train this one without folds"
+        )
+
+
 def score_test_part(weights, recipe, data, *, images=0):
     """PSNR of trained weights on the test part of a recipe's split, averaged over its degradations.
 
@@ -77,12 +99,18 @@ def score_test_part(weights, recipe, data, *, images=0):
     -------
     dict
         ``images``, ``psnr``, ``psnr_identity`` and ``psnr_gaussian``.
+
+    Raises
+    ------
+    InputError
+        As `check_scored`, or if no image belongs to the test part.
     """
     from astrogan.train._fit import take
     from astrogan.train._loop import network_module
     from astrogan.train.sources import Watched, open_sources
     from astrogan.train.stream import Degradation
 
+    check_scored(recipe)
     opened = open_sources(recipe.data, data, max_damaged=recipe.max_damaged)
     source = Watched(take(opened, recipe, "test"), recipe.max_damaged)
     module = network_module(recipe)

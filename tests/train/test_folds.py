@@ -99,3 +99,31 @@ def test_folds_are_not_stopped_on_the_way(tmp_path):
     with pytest.raises(InputError, match="stop_after"):
         cross_validate(TINY, data=".", out=tmp_path / "out", folds=2, stop_after=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("recipe", ["ratio-net", "branched-gan-narrow", "usaid2019-stable", "lin2020-narrow"])
+def test_tasks_that_cannot_be_scored_are_refused_at_once(tmp_path, recipe):
+    from astrogan.train.evaluate import score_test_part
+
+    message = rf"recipe '{recipe}' has task='.*\(--folds\) is for the tasks restoration, galaxygan2017: train this"
+    with pytest.raises(InputError, match=message):
+        cross_validate(recipe, data=tmp_path, out=tmp_path / "out", folds=2)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=message):
+        score_test_part(None, read_recipe(recipe), tmp_path)
+
+
+def test_finished_folds_of_other_data_are_not_counted(tmp_path, monkeypatch):
+    from astropy.io import fits
+
+    from astrogan.train import _fit
+
+    for seed, name in enumerate(("data", "other")):
+        (tmp_path / name).mkdir()
+        stamps = np.random.default_rng(seed).normal(size=(25, 32, 32)).astype(np.float32)
+        fits.writeto(tmp_path / name / "cube.fits", stamps)
+    recipe = TINY.with_overrides({"data": [{"kind": "cube", "path": "cube.fits"}], "steps": 1, "epoch_steps": 1})
+    cross_validate(recipe, data=tmp_path / "data", out=tmp_path / "out", folds=2)
+    monkeypatch.setattr(_fit, "fit", None)
+    with pytest.raises(InputError, match="data='.*other' .* holds other files"):
+        cross_validate(recipe, data=tmp_path / "other", out=tmp_path / "out", folds=2, resume=True)
