@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import logging
 import warnings
 from pathlib import Path
@@ -280,8 +281,9 @@ def take(source, recipe, part):
     source : `~astrogan.train.sources.Source`
     recipe : `~astrogan.train.recipe.Recipe`
         With ``folds`` above zero, the fold is the test, and a tenth of the rest validates. With ``images``, training
-        sees so many only, and validation ``validation_images``: the same for every run, those whose names hash lowest,
-        so that 10 images are among 100. Several sources share them by their weights.
+        sees so many only, and validation ``validation_images``: the same for every run, those of the objects whose
+        names hash lowest, one of each object before a second of any, so that 10 images are among 100. Several sources
+        share them by their weights.
     part : {'train', 'validation', 'test'}
 
     Returns
@@ -332,9 +334,22 @@ def _shares(sizes, weights, wanted):
 
 
 def _lowest(source, numbers, count):
-    """The images whose names hash lowest, in the source's order."""
-    from hashlib import sha256
+    """As many objects as there can be, those whose names hash lowest, in the source's order.
 
+    Objects take turns, an image each: the first ``count`` would otherwise be all boxes of a few cells of a field.
+    """
     if count >= len(numbers):
         return numbers
-    return sorted(sorted(numbers, key=lambda i: sha256(f"subset:{source.name(i)}".encode()).digest())[:count])
+    images = {}
+    for number in numbers:
+        images.setdefault(source.name(number), []).append(number)
+    turns = []
+    for name, own in images.items():
+        # Which of an object's images comes first is drawn, too: in the source's order it is the same band of all.
+        drawn = sorted(range(len(own)), key=lambda k, name=name: _hashed(f"subset:{name}:{k}"))
+        turns += [(turn, _hashed(f"subset:{name}"), own[k]) for turn, k in enumerate(drawn)]
+    return sorted(number for *_, number in sorted(turns)[:count])
+
+
+def _hashed(text):
+    return hashlib.sha256(text.encode()).digest()

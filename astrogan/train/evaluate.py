@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import hashlib
+from collections import Counter
 
 import numpy as np
 import torch
@@ -10,6 +13,7 @@ import torch
 from astrogan.exceptions import InputError
 from astrogan.nn.losses import psnr_loss, stretched_2017
 from astrogan.train.restoration import in_sigma, restore
+from astrogan.train.sources import Source, Watched
 from astrogan.train.stream import PairStream
 
 __all__ = ["check_scored", "evaluation", "score_test_part"]
@@ -54,12 +58,13 @@ def evaluation(module, recipe, stream):
     dict
         ``ranges``, ``calibration`` and ``metrics``, as the card has them.
     """
-    batches = max(1, -(-min(recipe.validation_images, len(stream.source)) // recipe.batch))
+    images = min(recipe.validation_images, len(stream.source))
+    batches = max(1, -(-images // recipe.batch))
     calibrated = recipe.task == "restoration"
     with evaluating(module):
         return {
             "ranges": _ranges(recipe, stream, batches),
-            "calibration": _calibration(module, stream, batches) if calibrated else None,
+            "calibration": _calibration(module, stream, images) if calibrated else None,
             "metrics": [_row(module, recipe, stream, cell, batches) for cell in _cells(recipe)],
         }
 
@@ -107,7 +112,7 @@ def score_test_part(weights, recipe, data, *, images=0):
     """
     from astrogan.train._fit import take
     from astrogan.train._loop import network_module
-    from astrogan.train.sources import Watched, open_sources
+    from astrogan.train.sources import open_sources
     from astrogan.train.stream import Degradation
 
     check_scored(recipe)
@@ -183,25 +188,86 @@ def _fixed(stream, cell):
 
 
 @torch.no_grad()
-def _calibration(module, stream, batches):
-    """The factors by which the predicted width becomes the 68.27 and 95.45 per cent interval of the error."""
-    ratios = []  # a row an image
-    for batch in _batches(stream, batches, module.device):
-        mean, spread = restore(module.average, batch)
-        target = in_sigma(batch["original"], batch)
-        ratios.append(((mean - target).abs() / spread.clamp(min=1e-6)).flatten(1)[:, ::7].cpu())
-    ratio = torch.cat(ratios).double().numpy()
-    scale = float(np.quantile(ratio, 0.6827))
-    # Every second image, since the images of a source follow one another.
-    inner, outer = (float(np.quantile(ratio[::2], part)) for part in (0.6827, 0.9545))
-    others = ratio[1::2] if len(ratio) > 1 else ratio
+def _calibration(module, stream, number):
+    """The factors by which the predicted width becomes the 68.27 and 95.45 per cent interval of the error.
+
+    The coverages are those of one half of the objects, with factors from the other: nothing is scored on what it was
+    tuned with, nor on another image of the same object.
+    """
+    ratios, names = _error_ratios(module, stream, number)
+    scale, scale95 = _factors(ratios)
+    half = _halves(names)
+    if not half.any():
+        coverage = {"coverage68": None, "coverage95": None, "note": "one object only: none is left to test the factors"}
+        return {"scale": scale, "scale95": scale95} | coverage
+    inner, outer = _factors(ratios[half == 0])
+    others = ratios[half == 1]
     return {
         "scale": scale,
-        "scale95": float(np.quantile(ratio, 0.9545)),
-        # Of one half of the images, with factors from the other: nothing is scored on what it was tuned with.
+        "scale95": scale95,
         "coverage68": float((others <= inner).mean()),
         "coverage95": float((others <= outer).mean()),
     }
+
+
+def _factors(ratios):
+    return tuple(float(np.quantile(ratios, part)) for part in (0.6827, 0.9545))
+
+
+def _error_ratios(module, stream, number):
+    """Errors over their predicted widths, a row an image, and the names of the images' objects."""
+    source, noting = _noting(stream.source)
+    # One by one, so that none comes twice at the end, and it is known which image each row is of.
+    single = PairStream(
+        source, stream.degradation, batch=1, crop=stream.crop, seed=stream.seed, jitter=False, augment=False
+    )
+    rows = {}
+    for batch in _batches(single, number, module.device):
+        if noting.last in rows:  # it takes the place of one that cannot be used
+            continue
+        mean, spread = restore(module.average, batch)
+        ratio = (mean - in_sigma(batch["original"], batch)).abs() / spread.clamp(min=1e-6)
+        rows[noting.last] = ratio.flatten()[::7].double().cpu().numpy()
+    return np.stack(list(rows.values())), [source.name(i) for i in rows]
+
+
+def _noting(source):
+    """The source as it was, and within it the one that knows which image was used: damaged ones are replaced."""
+    if not isinstance(source, Watched):
+        noting = _Noting(source)
+        return noting, noting
+    watched = copy.copy(source)  # with the list of those that are known to be damaged
+    watched.source = noting = _Noting(source.source)
+    return watched, noting
+
+
+class _Noting(Source):
+    """Another source's images, and the number of the last one that was asked for."""
+
+    def __init__(self, source):
+        self.source, self.bands, self.last = source, source.bands, None
+
+    def __len__(self):
+        return len(self.source)
+
+    def name(self, i):
+        return self.source.name(i)
+
+    def load(self, i):
+        self.last = int(i)
+        return self.source.load(i)
+
+    def describe(self):
+        return self.source.describe()
+
+
+def _halves(names):
+    """The half, 0 or 1, that each image is in: all of an object in one, by its name, and the halves about as large."""
+    counts, sizes, half = Counter(names), [0, 0], {}
+    for name in sorted(counts, key=lambda name: hashlib.sha256(f"calibration:{name}".encode()).digest()):
+        half[name] = int(sizes[1] < sizes[0])
+        sizes[half[name]] += counts[name]
+    return np.array([half[name] for name in names])
 
 
 def _cells(recipe):

@@ -19,7 +19,7 @@ from astrogan.train import Recipe, fit, read_recipe
 from astrogan.train._averaging import update_average_state
 from astrogan.train._fit import take
 from astrogan.train.run_directory import RunDirectory
-from astrogan.train.sources import Mix, Sample, SimulatedStream
+from astrogan.train.sources import Mix, Sample, SimulatedStream, Source, Watched
 from astrogan.weights import load_weights
 
 pytest.importorskip("lightning")
@@ -443,6 +443,127 @@ def test_fewer_images_are_among_more():
     assert [len(s) for s in sets] == [5, 20, 100]
     assert sets[0] < sets[1] < sets[2]
     assert sets[2] < set(names(take(source, TINY, "train")))
+
+
+class Boxes(Source):
+    """Images of objects with ``counts`` images each."""
+
+    bands = ("any",)
+
+    def __init__(self, counts):
+        self.objects = [name for name, count in counts.items() for _ in range(count)]
+
+    def __len__(self):
+        return len(self.objects)
+
+    def name(self, i):
+        return self.objects[i]
+
+    def load(self, i):
+        rng = np.random.default_rng(i)
+        y, x = np.indices((40, 40)) - 20
+        return Sample((50 * np.exp(-np.hypot(x, y) / 4) + rng.normal(size=(1, 40, 40))).astype(np.float32))
+
+    def describe(self):
+        return {"kind": "boxes", "images": len(self), "objects": len(set(self.objects))}
+
+
+def test_images_of_many_objects_are_taken_rather_than_many_of_one():
+    source = Boxes({f"cell {k}": 1 + 9 * (k % 3) for k in range(60)})
+    sets = []
+    for count in (10, 30, 100):
+        chosen = take(source, TINY.with_overrides({"images": count}), "train")
+        counts = [names(chosen).count(name) for name in set(names(chosen))]
+        assert len(counts) == min(count, len(set(names(take(source, TINY, "train")))))
+        assert max(counts) <= 1 + count // 20
+        sets.append(set(chosen.indices.tolist()))
+    assert sets[0] < sets[1] < sets[2]
+
+
+def test_images_of_an_object_each_are_those_that_they_always_were():
+    from hashlib import sha256
+
+    source = SimulatedStream(length=300)
+    everything = names(take(source, TINY, "train"))
+    lowest = sorted(everything, key=lambda name: sha256(f"subset:{name}".encode()).digest())[:50]
+    chosen = names(take(source, TINY.with_overrides({"images": 50}), "train"))
+    assert chosen == [name for name in everything if name in set(lowest)]
+
+
+def test_which_of_an_objects_images_comes_first_differs():
+    """Of every object the same band otherwise."""
+    source = Boxes({f"galaxy {k}": 5 for k in range(80)})
+    chosen = take(source, TINY.with_overrides({"images": 40}), "train")
+    assert len(set((chosen.indices % 5).tolist())) == 5
+
+
+# ---- the calibration -----------------------------------------------------------------------------------------------
+
+
+def pairs(source, batch=4):
+    from astrogan.train.stream import Degradation, PairStream
+
+    degradation = Degradation("physical", fwhm=(2.0, 4.0), noise_ratio=(2.0, 5.0))
+    return PairStream(source, degradation, batch=batch, crop=32, seed=1, jitter=False, augment=False)
+
+
+def test_factors_are_scored_on_other_objects():
+    """Objects of one half have errors many times those of the other: seen in both, they would be covered."""
+    from astrogan.train import evaluate
+    from astrogan.train._loop import network_module
+
+    source = Boxes({f"cell {k}": 3 for k in range(4)})
+    ratios, shown = evaluate._error_ratios(network_module(TINY), pairs(source), len(source))
+    assert shown == source.objects  # each once, though a batch of four goes round
+    half = evaluate._halves(shown)
+    assert [int((half == k).sum()) for k in (0, 1)] == [6, 6]
+    assert not {n for n, h in zip(shown, half, strict=True) if h} & {
+        n for n, h in zip(shown, half, strict=True) if not h
+    }
+    card = evaluate._calibration(network_module(TINY), pairs(source), len(source))
+    inner = np.quantile(ratios[half == 0], 0.6827)
+    assert card["coverage68"] == pytest.approx((ratios[half == 1] <= inner).mean())
+    assert card["scale"] == pytest.approx(np.quantile(ratios, 0.6827))
+
+
+def test_halves_are_about_as_large_and_follow_from_names():
+    from astrogan.train.evaluate import _halves
+
+    shown = ["a"] * 9 + list("bcdefghij")
+    half = _halves(shown)
+    assert len(set(half[:9])) == 1
+    assert abs(int((half == 0).sum()) - int((half == 1).sum())) <= 9
+    order = np.random.default_rng(1).permutation(len(shown))
+    assert (_halves([shown[i] for i in order]) == half[order]).all()
+
+
+def test_one_object_leaves_none_to_test_the_factors(tmp_path):
+    from astrogan.train import evaluate
+    from astrogan.train._loop import network_module
+    from astrogan.weights import describe, validate_card
+
+    found = evaluate._calibration(network_module(TINY), pairs(Boxes({"cell": 5})), 5)
+    assert found["scale"] > 0
+    assert found["coverage68"] is found["coverage95"] is None
+    card = {"name": "mine", "backend": "nafnet", "role": "restorer", "architecture": {}, "calibration": found}
+    assert "one object only" in describe(validate_card(card))
+
+
+def test_images_in_place_of_damaged_ones_are_counted_once():
+    from astrogan.exceptions import ImageReadError
+    from astrogan.train import evaluate
+    from astrogan.train._loop import network_module
+
+    class Torn(Boxes):
+        def load(self, i):
+            if i == 1:
+                raise ImageReadError("torn")
+            return super().load(i)
+
+    source = Watched(Torn(dict.fromkeys("abcd", 1)), 0.5)
+    ratios, shown = evaluate._error_ratios(network_module(TINY), pairs(source), 4)
+    assert shown == ["a", "c", "d"]
+    assert len(ratios) == 3
 
 
 def test_sources_share_what_is_looked_at_by_their_weights():
