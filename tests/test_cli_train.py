@@ -123,6 +123,45 @@ def test_a_run_stopped_and_resumed(capsys, tmp_path, recipe):
     assert main(["weights", "verify", out.strip()]) == 0
 
 
+WITHOUT_DATA = """
+name = "tiny-ratios"
+task = "deblending"
+steps = 2
+batch = 1
+epoch_steps = 1
+validate_every = 9
+validation_images = 1
+
+[network]
+stem = 8
+widths = [8]
+blocks = [1]
+"""
+
+
+def test_a_recipe_without_data_needs_no_folder(capsys, tmp_path, monkeypatch):
+    from astrogan.train import _fit
+
+    asked = []
+    monkeypatch.setattr(_fit, "_trained", lambda run, job, *_, **__: asked.append(job.source))
+    recipe, out = tmp_path / "ratios.toml", tmp_path / "run"
+    recipe.write_text(WITHOUT_DATA)
+    status, said, err = run(capsys, recipe, "--out", out, "--accelerator", "cpu")
+    assert (status, err) == (0, "")
+    assert said == f"stopped; go on with: astrogan train --out {out} --resume\n"
+    status, said, err = run(capsys, "--out", out, "--resume", "--accelerator", "cpu")
+    assert (status, err) == (0, "")
+    assert asked == [None, None]
+
+
+def test_a_run_that_needs_its_data_says_so(capsys, tmp_path, recipe):
+    where = ("--out", tmp_path / "run", "--accelerator", "cpu")
+    assert run(capsys, recipe, "--data", tmp_path, *where, "--epochs", 1)[0] == 0
+    status, _, err = run(capsys, *where, "--resume")
+    assert status == 1
+    assert "data=None (--data) must be the folder" in err
+
+
 def test_folds(capsys, tmp_path, recipe):
     where = ("--data", tmp_path, "--out", tmp_path / "run", "--accelerator", "cpu")
     status, out, err = run(capsys, recipe, *where, "--folds", 2, "--set", "steps=2")

@@ -138,7 +138,7 @@ def _trained(recipe, sizes, data, out, train, size_key, overrides):
     weights = {}
     for n in sorted(sizes):
         folder, own = out / f"n{n}", overrides | {size_key: n}
-        _check_run(folder, recipe, own, needed=train is _fit)
+        _check_run(folder, recipe, own, data, needed=train is _fit)
         if not _found(folder):
             how = {"resume": True} if folder.exists() else {"overrides": own}
             train(recipe, data=data, out=folder, **how)
@@ -149,14 +149,14 @@ def _trained(recipe, sizes, data, out, train, size_key, overrides):
     return weights
 
 
-def _check_run(folder, recipe, overrides, *, needed):
+def _check_run(folder, recipe, overrides, data, *, needed):
     """Refuse a folder that is there but of another run, or, where a recipe is ``needed``, of one that nobody knows."""
     from astrogan.train._same import check_same
     from astrogan.train.recipe import Recipe, read_recipe
 
     if (folder / "recipe.toml").exists():
         recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-        check_same(recipe.with_overrides(overrides), folder, "out")
+        check_same(recipe.with_overrides(overrides), folder, data, "out")
     elif needed and _found(folder):
         raise InputError(
             f"out: {str(folder)!r} has weights and no recipe.toml, so that nobody knows how they were trained; name "

@@ -14,7 +14,7 @@ __all__ = ["train"]
 
 @click.command()
 @click.argument("recipe", required=False)
-@click.option("--data", type=click.Path(exists=True, file_okay=False), help="Folder below which the data lie.")
+@click.option("--data", type=click.Path(exists=True, file_okay=False), help="Folder below which the recipe's data lie.")
 @click.option("--out", "-o", type=click.Path(file_okay=False), help="Run directory; must not exist without --resume.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; RECIPE is the run's own then.")
 @click.option(
@@ -35,7 +35,10 @@ __all__ = ["train"]
 @click.option("--epochs", type=click.IntRange(min=1), help="Stop after so many; go on later with --resume.")
 @click.option("--list", "show_recipes", is_flag=True, help="List the recipes that come with astrogan.")
 def train(recipe, data, out, resume, settings, folds, test_images, show_recipes, epochs, devices, **options):
-    """Train a network by RECIPE, a name or a TOML file, on --data; the weights go to OUT/<name>.safetensors."""
+    """Train a network by RECIPE, a name or a TOML file, on --data; the weights go to OUT/<name>.safetensors.
+
+    --data may be left out where the recipe has no [[data]].
+    """
     from astrogan.train import fit, list_recipes, overrides_of, read_recipe
     from astrogan.train._distributed import leads
 
@@ -43,7 +46,8 @@ def train(recipe, data, out, resume, settings, folds, test_images, show_recipes,
         for name in list_recipes():
             click.echo(f"{name}: {read_recipe(name).summary}")
         return
-    needed = {"RECIPE": recipe or (resume and not folds), "--data": data, "--out": out}
+    again = resume and not folds
+    needed = {"RECIPE": recipe or again, "--data": data or not _wants_data(recipe, again), "--out": out}
     missing = [name for name, value in needed.items() if not value]
     if missing:
         raise click.UsageError(f"{', '.join(missing)} must be given")
@@ -64,5 +68,12 @@ def train(recipe, data, out, resume, settings, folds, test_images, show_recipes,
         return
     path = fit(recipe, out=out, overrides=overrides, **options)
     if leads():
-        again = f"stopped; go on with: astrogan train --data {data} --out {out} --resume"
-        click.echo(again if path is None else str(path))
+        where = f"--data {data} --out {out}" if data else f"--out {out}"
+        click.echo(f"stopped; go on with: astrogan train {where} --resume" if path is None else str(path))
+
+
+def _wants_data(recipe, again):
+    """Whether --data must be given, as far as that is known here: `fit` reads the recipe of a run that goes on."""
+    from astrogan.train import read_recipe
+
+    return not again and (not recipe or bool(read_recipe(recipe).data))

@@ -9,7 +9,7 @@ import logging
 import warnings
 from pathlib import Path
 
-from astrogan.exceptions import InputError, MissingDependencyError
+from astrogan.exceptions import CheckpointError, InputError, MissingDependencyError
 from astrogan.train.recipe import Recipe, read_recipe
 
 __all__ = ["fit"]
@@ -18,7 +18,7 @@ __all__ = ["fit"]
 def fit(
     recipe,
     *,
-    data,
+    data=None,
     out,
     overrides=None,
     resume=False,
@@ -37,8 +37,8 @@ def fit(
     ----------
     recipe : str, path or `~astrogan.train.recipe.Recipe`
         A name (`~astrogan.train.recipe.list_recipes`), a TOML file, or a recipe.
-    data : path
-        The folder below which the recipe's files lie.
+    data : path, optional
+        The folder below which the recipe's files lie; may be left out where the recipe has no ``[[data]]``.
     out : path
         The run directory. It must not exist, unless ``resume``.
     overrides : dict, optional
@@ -46,7 +46,8 @@ def fit(
         ``resume``: a run keeps its recipe.
     resume : bool
         Go on with the run in ``out`` from its last good checkpoint. The result is the one that an uninterrupted run
-        gives, bit by bit on the CPU with the same number of threads.
+        gives, bit by bit on the CPU with the same number of threads. A run that is finished keeps its weights and card
+        as they are; they are written again only if they are missing or damaged.
     accelerator, devices, num_nodes, strategy, precision
         Lightning's: see `lightning.Trainer`. ``precision="bf16-mixed"`` halves the time on most processors since 2022.
         With several devices or nodes every process draws batches of its own, and gradients are averaged (DDP); the
@@ -67,7 +68,8 @@ def fit(
     Raises
     ------
     InputError
-        If the recipe, the data or the folder cannot be used, or another process holds the run.
+        If the recipe, the data or the folder cannot be used, the data are others than the run began with, or another
+        process holds the run.
     CheckpointError
         If no checkpoint of the run is intact.
     KeyboardInterrupt
@@ -79,6 +81,7 @@ def fit(
         import lightning  # noqa: F401 - the rest of the package needs it, too
     except ImportError as error:
         raise MissingDependencyError("training needs Lightning: pip install 'astrogan[train]'") from error
+    from astrogan.train._data_digest import check_data
     from astrogan.train._distributed import hold
 
     if str(precision) in ("16", "16-mixed", "16-true"):
@@ -90,6 +93,7 @@ def fit(
     if not resume:
         recipe = (recipe if isinstance(recipe, Recipe) else read_recipe(recipe)).with_overrides(overrides)
         recipe.to_toml()  # what cannot be written is found before the folder is made
+        _check_given(recipe, data)
     options = {
         "accelerator": accelerator,
         "devices": devices,
@@ -101,9 +105,11 @@ def fit(
     with hold(out, resume=resume) as run, _quiet():
         if resume:
             recipe = _kept(run)
+            _check_given(recipe, data)
+            check_data(run.folder, recipe, data)
         else:
             run.write_text("recipe.toml", recipe.to_toml())
-        job = _prepared(run, recipe, Path(data), new=not resume)
+        job = _prepared(run, recipe, data, new=not resume)
         return _trained(run, job, options, workers, stop_after, resume=resume)
 
 
@@ -115,12 +121,23 @@ def _kept(run):
     return read_recipe(path)
 
 
+def _check_given(recipe, data):
+    if recipe.data and data is None:
+        raise InputError(
+            f"data={data!r} (--data) must be the folder below which the files of recipe {recipe.name!r} lie; give one"
+        )
+
+
 def _prepared(run, recipe, data, *, new):
+    from astrogan.train._data_digest import keep_digest
     from astrogan.train._distributed import leads
     from astrogan.train._loop import prepare
 
     try:
-        return prepare(recipe, data)
+        job = prepare(recipe, data)
+        if new:
+            keep_digest(run, recipe, data)
+        return job
     except BaseException:
         if new and leads():  # a recipe or data that cannot be used leave no folder in the way of the next try
             _remove_beginning(run)
@@ -130,10 +147,11 @@ def _prepared(run, recipe, data, *, new):
 def _remove_beginning(run):
     """Take back the folder of a run that has not begun."""
     from astrogan.image._lock import LOCK_NAME
+    from astrogan.train._data_digest import DIGEST_NAME
 
     run.close()
     with contextlib.suppress(OSError):
-        for name in ("recipe.toml", LOCK_NAME):
+        for name in ("recipe.toml", DIGEST_NAME, LOCK_NAME):
             (run.folder / name).unlink(missing_ok=True)
         run.folder.rmdir()
 
@@ -145,10 +163,21 @@ def _trained(run, job, options, workers, stop_after, *, resume):
     if int(job.module.steps_done) < job.recipe.steps:
         return None
     path = run.path(f"{job.recipe.name}.safetensors")
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and not (resume and _whole(path)):
         _export(run, path, job, damaged)
     trainer.strategy.barrier()  # no process goes on before the weights are there
     return path
+
+
+def _whole(path):
+    """Whether a run has its weights and card, as they were written."""
+    from astrogan.weights import load_weights
+
+    try:
+        load_weights(path)
+    except (CheckpointError, InputError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

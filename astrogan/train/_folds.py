@@ -42,7 +42,8 @@ def cross_validate(recipe, *, out, data, folds=10, overrides=None, resume=False,
     Raises
     ------
     InputError
-        As `astrogan.train.fit`, or if there is one fold only, or a run to go on with has another recipe.
+        As `astrogan.train.fit`, or if there is one fold only, the task is another than "restoration" or
+        "galaxygan2017", or a run to go on with has another recipe or other data.
     """
     from astropy.table import Table
 
@@ -70,7 +71,7 @@ def cross_validate(recipe, *, out, data, folds=10, overrides=None, resume=False,
         weights = run / f"{recipe.name}.safetensors"
         begun = resume and run.exists()
         if begun:
-            check_same(part, run, "resume")
+            check_same(part, run, data, "resume")
         if not (begun and weights.exists() and weights.with_suffix(".json").exists()):
             fit(part, data=data, out=run, resume=begun, **options)
         row = score_test_part(load_weights(weights), part, data, images=images)

@@ -219,6 +219,92 @@ def test_a_finished_run_resumed_writes_its_weights_again(whole, tmp_path):
     assert rows(run) == before
 
 
+def test_a_finished_run_resumed_keeps_weights_and_card(whole, tmp_path):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(whole.parent, run)
+    weights, card = run / "tiny.safetensors", run / "tiny.json"
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in (weights, card)]
+    assert fit(None, data=".", out=run, resume=True) == weights
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in (weights, card)] == before
+    weights.write_bytes(before[0][0][:-1])
+    assert equal(tensors(fit(None, data=".", out=run, resume=True)), tensors(whole))
+
+
+def cubes(folder, seed):
+    """A cube of stamps, the same size whatever the seed."""
+    from astropy.io import fits
+
+    folder.mkdir()
+    stamps = np.random.default_rng(seed).normal(size=(40, 32, 32)).astype(np.float32)
+    fits.writeto(folder / "cube.fits", stamps)
+    return folder
+
+
+CUBE = TINY.with_overrides({"data": [{"kind": "cube", "path": "cube.fits"}], "steps": 4, "epoch_steps": 2})
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    import shutil
+
+    data, other, run = cubes(tmp_path / "data", 1), cubes(tmp_path / "other", 2), tmp_path / "run"
+    assert fit(CUBE, data=data, out=run, stop_after=1) is None
+    with pytest.raises(InputError, match=r"data='.*other' \(--data\) holds other files than .*run' began with; give"):
+        fit(None, data=other, out=run, resume=True)
+    shutil.move(data, tmp_path / "moved")
+    path = fit(None, data=tmp_path / "moved", out=run, resume=True)
+    with pytest.raises(InputError, match="holds other files"):
+        fit(None, data=other, out=run, resume=True)
+    (run / "data.sha256").unlink()  # a run of before
+    assert fit(None, data=other, out=run, resume=True) == path
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda folder: (folder / "c.fits").write_bytes(b"123"), False),
+        (lambda folder: (folder / "b.fits").unlink(), False),
+        (lambda folder: (folder / "b.fits").write_bytes(b"12345679"), False),
+        (lambda folder: (folder / "b.fits").rename(folder / "d.fits"), False),
+        (lambda folder: (folder / "notes.txt").write_bytes(b"123"), True),
+    ],
+)
+def test_what_other_data_are(tmp_path, change, same):
+    from astrogan.train._data_digest import _digest
+
+    for name in "ab":
+        (tmp_path / f"{name}.fits").write_bytes(b"12345678")
+    recipe = TINY.with_overrides({"data": [{"kind": "fits", "path": "."}, {"kind": "simulated"}]})
+    before = _digest(recipe, tmp_path)
+    change(tmp_path)
+    assert (_digest(recipe, tmp_path) == before) is same
+
+
+@pytest.mark.parametrize("kind", ["stamps", "cube", "field", "simulated"])
+def test_files_of_the_other_sources(tmp_path, kind):
+    from astrogan.train._data_digest import _files_of
+
+    for name in ("a.png", "b.jpg", "c.txt"):
+        (tmp_path / name).write_bytes(b"1")
+    spec = {
+        "stamps": {"path": "."},
+        "cube": {"path": "c.txt"},
+        "field": {"paths": {"g": "a.png", "r": "b.jpg"}},
+        "simulated": {},
+    }[kind]
+    expected = {"stamps": ["a.png", "b.jpg"], "cube": ["c.txt"], "field": ["a.png", "b.jpg"], "simulated": []}[kind]
+    assert [file.name for file in _files_of({"kind": kind, **spec}, tmp_path)] == expected
+
+
+def test_data_that_are_needed_and_not_given(whole, tmp_path):
+    with pytest.raises(InputError, match=r"data=None \(--data\) must be the folder .* of recipe 'tiny'"):
+        fit(TINY, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=r"data=None \(--data\)"):
+        fit(None, out=whole.parent, resume=True)
+
+
 def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path):
     import shutil
 
