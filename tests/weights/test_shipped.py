@@ -87,7 +87,7 @@ def test_simulated_galaxies_are_restored_better_than_by_wiener(bands):
 
 
 def _galaxies(places, noise, size=128, fwhm=4.0):
-    """A truth of exponential galaxies (x, y, radius, peak signal-to-noise ratio once blurred), and its blurred image."""
+    """A truth of exponential galaxies, (x, y, radius, signal-to-noise ratio of the blurred peak), and it blurred."""
     from scipy.ndimage import gaussian_filter
 
     y, x = np.mgrid[:size, :size]
