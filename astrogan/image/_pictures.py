@@ -67,9 +67,7 @@ def _tiff(path, max_pixels):
 
 
 def _by_pillow(path, kind, max_pixels):
-    from PIL import Image
-
-    with quiet(), Image.open(path, formats=(kind,)) as picture:
+    with quiet(), _opened(path, kind) as picture:
         _check_size(path, (picture.height, picture.width, len(picture.getbands())), max_pixels)
         shallow = kind == "PNG" and picture.mode.startswith("RGB") and _png_depth(path) == 16
         if picture.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
@@ -84,6 +82,18 @@ def _by_pillow(path, kind, max_pixels):
             stacklevel=2,
         )
     return pixels
+
+
+def _opened(path, kind):
+    from PIL import Image
+
+    try:
+        return Image.open(path, formats=(kind,))
+    except Image.DecompressionBombError as error:  # a limit of Pillow's own, whatever max_pixels is
+        raise ImageReadError(
+            f"{str(path)!r} has more pixels than Pillow unpacks ({error}); save it as FITS, or as TIFF without "
+            "compression, if it is to be trusted"
+        ) from error
 
 
 def _png_depth(path):

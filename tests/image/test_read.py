@@ -870,6 +870,16 @@ def test_deep_colour_tiffs(tmp_path, dtype, planar):
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").data, np.moveaxis(pixels, -1, 0))
 
 
+def test_a_picture_larger_than_pillow_unpacks_says_what_to_do(tmp_path):
+    from PIL import Image
+
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    with pytest.raises(ImageReadError, match="more pixels than Pillow unpacks .*; save it as FITS"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(ImageReadError, match="Pillow"):
+        read_image(tmp_path / "a.png", max_pixels=2**40)
+
+
 def test_deep_colour_pngs_say_that_they_lose(tmp_path):
     import struct
     import zlib

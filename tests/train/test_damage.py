@@ -183,3 +183,29 @@ def test_a_stamp_that_breaks_off_is_refused(tmp_path):
     archive(tmp_path / "stamps.tar", 3, torn=(1,))
     with pytest.raises(ImageReadError, match="stamp '001' .* cannot be read"):
         StampTar(tmp_path / "stamps.tar", 48).load(1)
+
+
+@pytest.mark.parametrize("edge", [20_000, 5000])
+def test_a_picture_that_unpacks_to_gigabytes_counts_as_damaged(tmp_path, edge):
+    """A few kilobytes; the larger one Pillow itself refuses, by an error of no common kind."""
+    for name in ("b", "c"):
+        pillow.new("RGB", (16, 16), (40, 40, 40)).save(tmp_path / f"{name}.png")
+    pillow.new("1", (edge, edge)).save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size < 100_000
+    with pytest.raises(ImageReadError, match=r"stamp 'a' in .* cannot be read: .* pixels"):
+        StampTar(tmp_path, 16).load(0)
+    source = Watched(StampTar(tmp_path, 16), max_damaged=0.5)
+    assert source.load(0).data.shape == (3, 16, 16)
+    assert list(source.damaged) == ["a (0)"]
+
+
+def test_whatever_pillow_raises_counts_as_damaged(tmp_path, monkeypatch):
+    pillow.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    source = StampTar(tmp_path, 16)
+
+    def broken(*_, **__):
+        raise IndexError("a chunk ends too early")
+
+    monkeypatch.setattr(pillow, "open", broken)
+    with pytest.raises(ImageReadError, match="stamp 'a' in .* cannot be read: a chunk"):
+        source.load(0)

@@ -17,6 +17,9 @@ __all__ = ["StampTar"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
+# More are no stamp, but a file that says more than it holds: a few kilobytes of PNG unpack to gigabytes.
+_MOST_PIXELS = 2**24
+
 
 class StampTar(Source):
     """Colour stamps, made linear by undoing the stretch that they were drawn with.
@@ -31,7 +34,8 @@ class StampTar(Source):
         A tar archive (not compressed) or a folder; its ``.jpg``, ``.jpeg`` and ``.png`` are taken, by name.
     size : int or None, optional
         Stamps are resampled to ``size`` x ``size`` pixels (bilinear, with as wide a kernel as shrinking needs), before
-        they are made linear; `None` leaves them as they are.
+        they are made linear; `None` leaves them as they are. Pictures of more than 4096 x 4096 pixels are not unpacked,
+        and count as damaged.
     bands : {'all', 'each'}, optional
         All colours as the bands of one sample, or each as a sample of its own.
     band_names : sequence of str, optional
@@ -82,7 +86,9 @@ class StampTar(Source):
             content = stream.read(length)
         try:
             values = self._decoded(content)
-        except (OSError, ValueError, SyntaxError) as error:
+        except MemoryError:  # says nothing of the file
+            raise
+        except Exception as error:  # what Pillow raises for damaged pictures, and for huge ones, has no common base
             raise ImageReadError(f"stamp {name!r} in {str(self._path)!r} cannot be read: {error}") from error
         values = values if colour is None else values[colour : colour + 1]
         return Sample(self._stretch.inverse(values / np.float32(255)))
@@ -99,6 +105,10 @@ class StampTar(Source):
         """(3, y, x) float32, 0 to 255. Colours are resampled as floats, so that no second rounding comes in."""
         pillow = _pillow()
         with pillow.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise ImageReadError(
+                    f"it has {picture.width} x {picture.height} pixels, {_MOST_PIXELS} at most are read"
+                )
             colours = picture.convert("RGB").split()
         if self._size is not None and colours[0].size != (self._size, self._size):
             shape, bilinear = (self._size, self._size), pillow.Resampling.BILINEAR
