@@ -4,7 +4,12 @@ Every message names the argument, the value that was given and what to do about 
 of all errors, so ``except AstroganError`` catches what the library says and nothing that is a bug in it. Each class
 also derives from the built-in that a caller would expect (`ValueError`, `OSError`, ...), so code that does not know
 astrogan still does the right thing.
+
+Messages quote what stands in files, and files come from anywhere: as text they have escapes in place of characters that
+a terminal would act on.
 """
+
+from astrogan._text import visible
 
 __all__ = [
     "AstroganError",
@@ -32,6 +37,9 @@ __all__ = [
 
 class AstroganError(Exception):
     """Base of every error that astrogan raises on purpose."""
+
+    def __str__(self):
+        return visible(super().__str__())
 
 
 class InputError(AstroganError, ValueError):
@@ -88,6 +96,9 @@ class CheckpointError(AstroganError, RuntimeError):
 
 class AstroganWarning(UserWarning):
     """Base of every warning that astrogan gives on purpose."""
+
+    def __str__(self):
+        return visible(super().__str__())
 
 
 class PluginWarning(AstroganWarning):

@@ -104,3 +104,26 @@ def test_blend(capsys, shipped, tmp_path):
     status, _, err = run(capsys, *argv, "--alpha", "2", "--overwrite")
     assert status == 1
     assert "alpha=2.0" in err
+
+
+def test_nothing_of_a_card_reaches_the_terminal_as_a_command(capsys, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    title = "\x1b]0;title\x07"
+    save_weights(path, {f"a{title}": torch.zeros(3)}, CARD | {"licence": title, "notes": f"{title}\x1b[2J"})
+    for argv in (
+        ("show", path),
+        ("show", path, "--format", "json"),
+        ("verify", path),
+        ("export", path, "-o", "a.onnx"),
+    ):
+        _, out, err = run(capsys, *argv)
+        assert "\x1b" not in out + err
+    assert r"\x1b]0;title\x07\x1b[2J" in run(capsys, "show", path)[1]
+
+
+def test_nothing_of_a_card_in_a_table_either(capsys, shipped):
+    save_weights(shipped / "sharp.safetensors", {"a": torch.ones(3)}, CARD | {"licence": "\x1b[2J"}, overwrite=True)
+    status, out, _ = run(capsys, "list")
+    assert status == 0
+    assert r"\x1b[2J" in out
+    assert "\x1b" not in out

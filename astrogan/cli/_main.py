@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import click
 
+from astrogan._text import visible
 from astrogan.cli._bench import bench
 from astrogan.cli._deblend import deblend
 from astrogan.cli._degrade import degrade
@@ -108,8 +109,15 @@ def _explained(error):
 
 
 def _fail(message, status):
-    click.echo(f"astrogan: {message}", err=True)
+    click.echo(f"astrogan: {visible(message)}", err=True)
     return status
+
+
+class _Visible(logging.Formatter):
+    """Log messages quote what other libraries say of a file, which may be a quote of the file."""
+
+    def format(self, record):
+        return visible(super().format(record))
 
 
 def _warnings_once():
@@ -119,7 +127,7 @@ def _warnings_once():
     def show(message, category, filename, lineno, file=None, line=None):
         if str(message) not in said:
             said.add(str(message))
-            click.echo(f"astrogan: warning: {message}", err=True)
+            click.echo(f"astrogan: warning: {visible(str(message))}", err=True)
 
     return show
 
@@ -130,7 +138,9 @@ def _warnings_once():
 def cli(debug):
     """Restore, degrade, deblend and translate astronomical images."""
     if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Visible("%(name)s: %(message)s"))
+        logging.basicConfig(level=logging.DEBUG, handlers=[handler])
         logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 

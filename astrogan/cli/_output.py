@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from astrogan._text import visible
 from astrogan.exceptions import ImageWriteError
 
 __all__ = ["check_outputs", "progress_bar", "show_files", "show_json", "show_table", "write_one"]
@@ -56,7 +57,8 @@ def show_table(table, title=None):
     """A table on standard output, as wide as it needs to be: nothing is cut."""
     if title:
         click.echo(f"\n{title}")
-    click.echo("\n".join(table.pformat(max_lines=-1, max_width=-1, show_unit=False, align=_alignment(table))))
+    lines = table.pformat(max_lines=-1, max_width=-1, show_unit=False, align=_alignment(table))
+    click.echo("\n".join(map(visible, lines)))
 
 
 def _alignment(table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from astrogan._text import visible
 from astrogan.catalogs._command import catalog_options, run_many, taken_over
 from astrogan.cli._input import image_options, input_of, options_of, psf_of
 from astrogan.cli._output import check_outputs, progress_bar, write_one
@@ -50,7 +51,7 @@ def restore(images, output, overwrite, backend, psf, seed, options, tile, worker
     write_one(result, output, overwrite)
     _say_psf(result)
     if diagnose:
-        click.echo(operator.diagnose(image, result, **keywords).summary())
+        click.echo(visible(operator.diagnose(image, result, **keywords).summary()))
 
 
 def _say_psf(result):
@@ -58,4 +59,5 @@ def _say_psf(result):
     first = next(iter(result.values())) if isinstance(result, dict) else result
     origin = str(getattr(first, "meta", {}).get("AGPSF", ""))
     if origin.startswith(("built", "assumed")):
-        click.echo(f"PSF: {origin}, FWHM {first.meta['AGFWHM']} pixels; give one with --psf", err=True)
+        said = f"PSF: {origin}, FWHM {first.meta['AGFWHM']} pixels; give one with --psf"
+        click.echo(visible(said), err=True)

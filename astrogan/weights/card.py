@@ -11,6 +11,7 @@ import json
 import math
 import re
 
+from astrogan._text import visible
 from astrogan.exceptions import CheckpointError, InputError
 
 __all__ = ["FORMAT", "NAME", "ROLES", "describe", "validate_card"]
@@ -301,6 +302,8 @@ def describe(card):
     Returns
     -------
     str
+        Safe to print, whoever wrote the card: characters that a terminal would act on are escapes, and lines are broken
+        where this function breaks them, and where the recipe does.
 
     Raises
     ------
@@ -331,6 +334,7 @@ def describe(card):
       licence       BSD-3-Clause
     """
     card = validate_card(card)
+    card = _in_one_line(card) | {"recipe": visible((card["recipe"] or "").replace("\r\n", "\n"))}
     pairs = [
         ("backend", f"{card['backend']} ({card['role']})"),
         ("bands", _bands(card)),
@@ -351,9 +355,18 @@ def describe(card):
     lines += [f"  {'blend of':<14}{_short(p['share'])} of {p['name']} ({p['sha256'][:12]})" for p in card["parents"]]
     if card["metrics"]:
         lines += ["  metrics", *(f"    {line}" for line in _table(card["metrics"]))]
-    if "\n" in (card["recipe"] or ""):  # the whole of it, and long: last
+    if "\n" in card["recipe"]:  # the whole of it, and long: last
         lines += ["  recipe in full", *(f"    {line}".rstrip() for line in card["recipe"].splitlines())]
     return "\n".join(lines)
+
+
+def _in_one_line(value):
+    """A copy of plain values whose texts have one line each and nothing hidden."""
+    if isinstance(value, str):
+        return visible(value.replace("\n", " ").replace("\t", " "))
+    if isinstance(value, dict):
+        return {_in_one_line(key): _in_one_line(item) for key, item in value.items()}
+    return [_in_one_line(item) for item in value] if isinstance(value, list) else value
 
 
 def _bands(card):
@@ -362,7 +375,7 @@ def _bands(card):
 
 
 def _recipe(card):
-    text = card["recipe"] or ""
+    text = card["recipe"]
     parts = [text] if "\n" not in text else []  # a text of many lines comes in full further down
     parts += [f"{key} {card[key]}" for key in ("seed", "steps") if card[key] is not None]
     return ", ".join(part for part in parts if part)

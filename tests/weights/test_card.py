@@ -178,3 +178,27 @@ def test_a_recipe_of_many_lines_comes_after_the_figures():
         "    width = 8",
     ]
     assert lines.index("  recipe in full") > lines.index("  metrics")
+
+
+def test_a_description_moves_no_cursor_and_fakes_no_line():
+    """A card may be a stranger's: everything in it that a terminal would act on is shown as an escape."""
+    bad = "\x1b[2J\x9b1A\x07\r\u202eno\ud800t\x7f"
+    shown = r"\x1b[2J\x9b1A\x07\r\u202eno\ud800t\x7f"
+    row = {"name": bad, "origin": bad, "licence": bad, f"extra{bad}": [bad]}
+    text = dict.fromkeys(("recipe", "git_revision", "astrogan_version", "licence", "citation", "notes"), bad)
+    names = {"bands": 1, "band_names": [bad], "architecture": {"kind": bad}, "stretch": {bad: bad}, "metrics": [row]}
+    described = describe(CARD | text | names | {"calibration": {bad: bad}, "data": [row], "parents": []})
+    assert described.count(shown) == 20
+    assert all(c == "\n" or c.isprintable() for c in described)
+    described.encode()
+    lines = describe(CARD | {"notes": "one\n  licence       CC0\n\ttwo"}).splitlines()
+    assert lines[-1] == "  notes         one   licence       CC0  two"
+    lines = describe(CARD | {"recipe": "a = 1\r\n\tb = 2\x1b\x0c\n"}).splitlines()
+    assert lines[-2:] == ["    a = 1", r"    \tb = 2\x1b\x0c".replace(r"\t", "\t")]
+
+
+def test_errors_about_a_card_quote_it_visibly():
+    with pytest.raises(InputError, match="is unknown") as caught:
+        validate_card(CARD | {"\x1b]0;title\x07": 1})
+    assert "\x1b" not in str(caught.value)
+    assert str(InputError("a\x1b[2Jb\n\tc \u03c3")) == "a\\x1b[2Jb\n\tc \u03c3"
