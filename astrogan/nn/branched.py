@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from astrogan.exceptions import InputError
+from astrogan.nn._arguments import check_whole
 
 __all__ = ["BranchedDiscriminator", "BranchedGenerator", "ms_ssim"]
 
@@ -16,6 +17,7 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA = 11, 1.5
 
 _STAMP = 80
+_MOST_BLOCKS = _MOST_DILATION = 64
 
 # What the last convolutions add at first: the hyperbolic tangent of it is a dark sky.
 _DARK = -1.5
@@ -33,18 +35,18 @@ class BranchedGenerator(nn.Module):
     features : int
         Channels.
     shared_blocks, branch_blocks : int
-        Residual blocks before the network branches, and in each branch.
+        Residual blocks before the network branches, and in each branch; at most 64.
     bands : int
         Of the images.
     position : bool
         Add each pixel's distance from the middle to what the network sees: not in the paper, for small networks.
     dilation : int
-        Pixels between the taps of the shared blocks' convolutions; 1 as published.
+        Pixels between the taps of the shared blocks' convolutions, at most 64; 1 as published.
 
     Raises
     ------
     InputError
-        If a number is not a positive integer (of blocks: not negative).
+        If a number is not a positive integer (of blocks: not negative), or too large.
 
     Notes
     -----
@@ -69,14 +71,14 @@ class BranchedGenerator(nn.Module):
 
     def __init__(self, features=64, shared_blocks=10, branch_blocks=6, bands=3, *, position=False, dilation=1):
         super().__init__()
-        for name, value, low in (
-            ("features", features, 1),
-            ("shared_blocks", shared_blocks, 0),
-            ("branch_blocks", branch_blocks, 0),
-            ("bands", bands, 1),
-            ("dilation", dilation, 1),
+        for name, value, low, high in (
+            ("features", features, 1, None),
+            ("shared_blocks", shared_blocks, 0, _MOST_BLOCKS),
+            ("branch_blocks", branch_blocks, 0, _MOST_BLOCKS),
+            ("bands", bands, 1, None),
+            ("dilation", dilation, 1, _MOST_DILATION),
         ):
-            _check_count(name, value, low)
+            check_whole(name, value, low, high)
         if not isinstance(position, bool):
             raise InputError(f"position={position!r} must be True or False")
         self.architecture = {
@@ -183,7 +185,7 @@ class BranchedDiscriminator(nn.Module):
     def __init__(self, width=64, bands=3, size=_STAMP):
         super().__init__()
         for name, value in (("width", width), ("bands", bands), ("size", size)):
-            _check_count(name, value, 1)
+            check_whole(name, value, 1)
         layers, before = [], bands
         for i, factor in enumerate((1, 1, 2, 2, 4, 4, 8, 8)):
             after, stride = factor * width, 1 + i % 2
@@ -266,8 +268,3 @@ def _similarity(images, targets, data_range):
     contrast = (2 * (ab - a * b) + high) / (aa - a * a + bb - b * b + high)
     level = (2 * a * b + low) / (a * a + b * b + low)
     return (level * contrast).mean((2, 3)), contrast.mean((2, 3))
-
-
-def _check_count(name, value, low):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        raise InputError(f"{name}={value!r} must be an integer of at least {low}")

@@ -272,6 +272,8 @@ def _descent(width, before, outputs, *, spectral=False):
 
 
 def _start(layer):
+    if torch.get_default_device().type == "meta":  # nothing to fill, and torch imports for seconds to find that out
+        return
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(layer.weight, 0.0, 0.02)
         if layer.bias is not None:

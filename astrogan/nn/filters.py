@@ -5,10 +5,15 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-__all__ = ["apply_bank", "wiener_bank"]
+from astrogan.nn._arguments import check_positive, check_whole
+
+__all__ = ["MOST_RADIUS", "apply_bank", "wiener_bank"]
 
 _GRID = 128
 _TAPER = 6
+
+MOST_RADIUS = _GRID // 2 - 1
+"""Pixels that a filter can reach at most, on the grid that it is computed on."""
 
 
 def wiener_bank(psf, balances, radius=24):
@@ -24,12 +29,17 @@ def wiener_bank(psf, balances, radius=24):
     balances : sequence of float
         Positive.
     radius : int
-        Pixels that a filter reaches; over the last six it fades to nothing.
+        Pixels that a filter reaches, at most 63; over the last six it fades to nothing.
 
     Returns
     -------
     `torch.Tensor`
         float32, (balance, 2 radius + 1, 2 radius + 1).
+
+    Raises
+    ------
+    InputError
+        If a balance is not positive, or the radius is not from 0 to 63.
 
     Examples
     --------
@@ -39,10 +49,12 @@ def wiener_bank(psf, balances, radius=24):
     >>> bank.shape, round(float(bank[0].sum()), 5)
     (torch.Size([2, 17, 17]), 1.0)
     """
+    check_positive("balances", list(balances))
+    check_whole("radius", radius, 0, MOST_RADIUS)
     psf = torch.as_tensor(psf, dtype=torch.float64)
     half = psf.shape[-1] // 2
-    if half > _GRID // 2 - 1:  # only the far wings of a PSF are that wide
-        cut = half - (_GRID // 2 - 1)
+    if half > MOST_RADIUS:  # only the far wings of a PSF are that wide
+        cut = half - MOST_RADIUS
         psf = psf[cut:-cut, cut:-cut]
         half = psf.shape[-1] // 2
     grid = torch.zeros(_GRID, _GRID, dtype=torch.float64)

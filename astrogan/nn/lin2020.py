@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from astrogan.exceptions import InputError
+from astrogan.nn._arguments import check_whole
 from astrogan.nn.cyclegan import LATENT, ResidualGenerator
 from astrogan.nn.noise_gan import NoiseEmulator, initialise
 
@@ -360,6 +361,7 @@ class Lin2020Translator(nn.Module):
 
 
 def _check_size(bands, width):
-    for name, value, step in (("bands", bands, 1), ("width", width, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < step or value % step:
-            raise InputError(f"{name}={value!r} must be a positive {'even ' if step > 1 else ''}integer")
+    check_whole("bands", bands, 1)
+    check_whole("width", width, 2)
+    if width % 2:
+        raise InputError(f"width={width!r} must be a positive even integer")

@@ -8,10 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astrogan.nn._arguments import check_positive, check_scales, check_whole
 from astrogan.nn._folded import FoldedUNet, asinh, frozen
+from astrogan.nn.filters import MOST_RADIUS
 from astrogan.nn.naf import naf_blocks, padded, u_shaped
 
 __all__ = ["FoldedNAFNet", "RestorationNAFNet"]
+
+_MOST_BALANCES = 32
 
 
 class RestorationNAFNet(nn.Module):
@@ -28,20 +32,21 @@ class RestorationNAFNet(nn.Module):
     bands : int
         Bands in and out, restored together.
     widths : tuple of int
-        Channels of each scale; the first is at half the image's resolution, each further one halves it again.
+        Channels of each scale, at most 8; the first is at half the image's resolution, each further one halves it
+        again.
     blocks : tuple of int
-        Blocks at each scale on the way down, then on the way up: ``2 len(widths) - 1`` numbers.
+        Blocks at each scale on the way down, then on the way up: ``2 len(widths) - 1`` numbers, at most 64 each.
     balances : tuple of float
-        Of the Wiener estimates, see `~astrogan.nn.filters.wiener_bank`.
+        Of the Wiener estimates, see `~astrogan.nn.filters.wiener_bank`; at most 32.
     radius : int
-        Of the Wiener filters in pixels.
+        Of the Wiener filters in pixels, at most 63.
     softening : float
-        Flux in units of the noise beyond which the input is compressed.
+        Flux in units of the noise beyond which the input is compressed; positive.
 
     Raises
     ------
-    ValueError
-        If the numbers of scales and blocks do not agree.
+    InputError
+        If a value is out of range, or the numbers of scales and blocks do not agree.
 
     Examples
     --------
@@ -64,8 +69,12 @@ class RestorationNAFNet(nn.Module):
         softening=2.0,
     ):
         super().__init__()
-        if len(blocks) != 2 * len(widths) - 1:
-            raise ValueError(f"blocks={blocks!r} must hold {2 * len(widths) - 1} numbers for {len(widths)} scales")
+        check_whole("bands", bands, 1)
+        check_scales(widths, blocks)
+        check_whole("len(balances)", len(balances), 1, _MOST_BALANCES)
+        check_positive("balances", list(balances))
+        check_whole("radius", radius, 0, MOST_RADIUS)
+        check_positive("softening", softening)
         self.bands, self.widths, self.blocks = int(bands), tuple(widths), tuple(blocks)
         self.balances, self.radius, self.softening = tuple(map(float, balances)), int(radius), float(softening)
         scales, filters = len(widths), len(balances)

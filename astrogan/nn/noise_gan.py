@@ -10,10 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astrogan.nn._arguments import check_whole
+
 __all__ = ["FourierDiscriminator", "NoiseEmulator", "high_pass_filter"]
 
 _SLOPE = 0.2
 _BIAS = 0.1
+_MOST_BANDS = 4096
 
 
 def high_pass_filter():
@@ -124,11 +127,16 @@ class NoiseEmulator(nn.Module):
     Parameters
     ----------
     bands : int
-        Each has weights of its own.
+        Each has weights of its own; at most 4096.
     width : int
         Of the hidden layers, 64 in the paper.
     size : int
         Odd edge of the filter, 7 in the paper.
+
+    Raises
+    ------
+    InputError
+        If a number is not a positive integer, or too large.
 
     Notes
     -----
@@ -145,6 +153,9 @@ class NoiseEmulator(nn.Module):
 
     def __init__(self, bands=5, width=64, size=7):
         super().__init__()
+        check_whole("bands", bands, 1, _MOST_BANDS)
+        check_whole("width", width, 1)
+        check_whole("size", size, 1)
         self.bands, self.width, self.size = int(bands), int(width), int(size)
         self.weights = nn.ParameterList(nn.Parameter(torch.empty(self.bands, *s)) for s in _shapes(self.width))
         self.biases = nn.ParameterList(nn.Parameter(torch.full((self.bands, s[1]), _BIAS)) for s in _shapes(self.width))

@@ -265,7 +265,9 @@ def _transposed(before, after):
 
 
 def _initialise(net, seed):
-    """Give a network on the meta device storage and its initial weights."""
+    """Give a network on the meta device storage and its initial weights, unless that is where it is wanted."""
+    if torch.get_default_device().type == "meta":
+        return
     net.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

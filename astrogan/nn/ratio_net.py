@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astrogan.nn._arguments import check_scales, check_whole
 from astrogan.nn.naf import naf_blocks, padded, u_shaped
 
 __all__ = ["PLANES", "RatioUNet", "combined", "distance_to_others", "source_planes"]
@@ -35,14 +36,15 @@ class RatioUNet(nn.Module):
     stem : int
         Channels of the first layer, at half the image's resolution.
     widths : tuple of int
-        Channels at each scale of the part that sees pooled bands; the first is at half the image's resolution.
+        Channels at each scale, at most 8, of the part that sees pooled bands; the first is at half the image's
+        resolution.
     blocks : tuple of int
-        Blocks at each scale on the way down, then on the way up: ``2 len(widths) - 1`` numbers.
+        Blocks at each scale on the way down, then on the way up: ``2 len(widths) - 1`` numbers, at most 64 each.
 
     Raises
     ------
-    ValueError
-        If the numbers of scales and blocks do not agree.
+    InputError
+        If a value is out of range, or the numbers of scales and blocks do not agree.
 
     Notes
     -----
@@ -62,8 +64,8 @@ class RatioUNet(nn.Module):
 
     def __init__(self, stem=32, widths=(48, 80, 128), blocks=(1, 2, 3, 2, 1)):
         super().__init__()
-        if len(blocks) != 2 * len(widths) - 1:
-            raise ValueError(f"blocks={blocks!r} must hold {2 * len(widths) - 1} numbers for {len(widths)} scales")
+        check_whole("stem", stem, 1)
+        check_scales(widths, blocks)
         self.stem_width, self.widths, self.blocks = int(stem), tuple(widths), tuple(blocks)
         scales = len(widths)
         self.stem = nn.Conv2d(4 * PLANES, stem, 3, padding=1)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astrogan.nn._arguments import check_positive, check_scales, check_whole
 from astrogan.nn.naf import naf_blocks, padded, u_shaped
 
 __all__ = ["SurveyNet", "matched_estimates"]
@@ -18,6 +19,7 @@ _SEEN, _STEEP = 4.0, 3
 """Standard deviations, of a mean over the window, below which light does not count, and how steeply it begins to."""
 _WIDE, _SEEN_WIDE = 3, 2.5
 """Windows over which light is looked for that single pixels do not show, and the same of them."""
+_MOST_BALANCES = 32
 _PAD = 24
 """Mirrored pixels around an image before its filters, which are periodic."""
 
@@ -110,13 +112,14 @@ class SurveyNet(nn.Module):
     Parameters
     ----------
     widths : tuple of int
-        Channels of each scale; the first is at half the image's resolution, each further one halves it again.
+        Channels of each scale, at most 8; the first is at half the image's resolution, each further one halves it
+        again.
     blocks : tuple of int
-        Blocks at each scale on the way down, then on the way up: ``2 len(widths) - 1`` numbers.
+        Blocks at each scale on the way down, then on the way up: ``2 len(widths) - 1`` numbers, at most 64 each.
     balances : tuple of float
-        Of the estimates.
+        Of the estimates; positive, at most 32.
     softening : float
-        Flux in units of the noise beyond which the input is compressed.
+        Flux in units of the noise beyond which the input is compressed; positive.
     directions : tuple of tuple of str
         Pairs (source, target) of surveys whose filters' difference is learnt.
     band_names : tuple of str
@@ -124,8 +127,8 @@ class SurveyNet(nn.Module):
 
     Raises
     ------
-    ValueError
-        If the numbers of scales and blocks do not agree.
+    InputError
+        If a value is out of range, or the numbers of scales and blocks do not agree.
 
     Examples
     --------
@@ -149,8 +152,10 @@ class SurveyNet(nn.Module):
         band_names=(),
     ):
         super().__init__()
-        if len(blocks) != 2 * len(widths) - 1:
-            raise ValueError(f"blocks={blocks!r} must hold {2 * len(widths) - 1} numbers for {len(widths)} scales")
+        check_scales(widths, blocks)
+        check_whole("len(balances)", len(balances), 1, _MOST_BALANCES)
+        check_positive("balances", list(balances))
+        check_positive("softening", softening)
         self.widths, self.blocks, self.balances = tuple(widths), tuple(blocks), tuple(map(float, balances))
         self.softening = float(softening)
         self.directions = tuple(tuple(map(str, pair)) for pair in directions)

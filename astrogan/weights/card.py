@@ -147,7 +147,8 @@ def _is_int(value, low=0):
 
 
 def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # What single precision holds: networks compute in it.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**127
 
 
 def _is_name(value):

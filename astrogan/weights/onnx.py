@@ -8,7 +8,8 @@ import logging
 import warnings
 from pathlib import Path
 
-from astrogan.exceptions import CheckpointError, InputError, MissingDependencyError
+from astrogan.exceptions import InputError, MissingDependencyError
+from astrogan.weights._network import fitted
 from astrogan.weights._pair import checked_target, write_alone
 from astrogan.weights.store import load_weights
 
@@ -116,11 +117,7 @@ def _nafnet(weights):
 
     from astrogan.nn.nafnet import RestorationNAFNet
 
-    try:
-        network = RestorationNAFNet(**weights.card["architecture"])
-        network.load_state_dict(weights.tensors)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"weights={weights.name!r} do not fit the card's architecture: {error}") from error
+    network = fitted(RestorationNAFNet, weights.card["architecture"], weights.tensors, weights.name)
     image = torch.ones(2, network.bands, 9 * network.stride, 11 * network.stride)  # no two axes alike
     inputs = {
         "data": image,

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import convolve
 
+from astrogan.exceptions import InputError
 from astrogan.nn.filters import apply_bank, wiener_bank
 
 
@@ -106,3 +107,19 @@ def test_nothing_is_changed():
     assert torch.equal(psf, before)
     assert torch.equal(image, torch.ones(1, 1, 20, 20))
     assert torch.equal(bank, kept)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"radius": 64}, "radius=64 must be an integer from 0 to 63"),
+        ({"radius": -1}, "radius=-1"),
+        ({"radius": 2.5}, "radius=2.5"),
+        ({"balances": (0.1, -1.0)}, "balances=.* must be positive numbers"),
+        ({"balances": (np.nan,)}, "balances="),
+    ],
+)
+def test_what_no_filter_can_be_made_of_is_named(options, match):
+    with pytest.raises(InputError, match=match):
+        wiener_bank(gaussian(3.0), **({"balances": (0.1,)} | options))
+    assert wiener_bank(gaussian(3.0), (0.1,), radius=63).shape == (1, 127, 127)

@@ -9,9 +9,12 @@ import numpy as np
 from astrogan.backends.gan._device import compiled
 from astrogan.exceptions import CheckpointError
 
-__all__ = ["PERCEPTUAL", "Models", "check_backend"]
+__all__ = ["PERCEPTUAL", "Models", "check_card"]
 
 PERCEPTUAL = "-perceptual"
+
+_MOST = 1e20  # within single precision, squared
+_REMEDY = "get the pair of files again, or train with this version"
 
 
 class _Model:
@@ -24,11 +27,12 @@ class _Model:
         from astrogan.weights import blend, load_weights
 
         weights = load_weights(name)
-        check_backend(weights.card, name)
+        check_card(weights.card, name)
         tensors, self.sha256, self.companion = weights.tensors, weights.sha256, ""
         scale = _scale(weights.card)
         if perceptual > 0:
             other = load_weights(_companion(weights.path))
+            check_card(other.card, other.path)
             tensors = blend(weights, other, perceptual)
             scale = (1 - perceptual) * scale + perceptual * _scale(other.card)
             self.companion = f"{other.name} {other.sha256[:12]}"
@@ -74,7 +78,7 @@ class Models:
         with self._lock:
             if name not in self._cards:
                 card = read_card(name)
-                check_backend(card, name)
+                check_card(card, name)
                 self._cards[name] = card
             return self._cards[name]
 
@@ -105,9 +109,24 @@ class Models:
         self.__init__()
 
 
-def check_backend(card, name):
+def check_card(card, name):
+    """Refuse a card of another backend, or one with values that a restoration would fail at."""
     if card["backend"] != "nafnet":
         raise CheckpointError(f"weights={str(name)!r} are for the backend {card['backend']!r}, not nafnet")
+    if card["bands"] is None:
+        raise CheckpointError(f"weights={str(name)!r}: the card has no number of bands; {_REMEDY}")
+    for quantity in card["ranges"].keys() & {"fwhm", "peak_snr"}:
+        low, high = card["ranges"][quantity]
+        if not 0 <= low <= high or not 0 < high < _MOST:
+            raise CheckpointError(
+                f"weights={str(name)!r}: the card's range of {quantity}, [{low!r}, {high!r}], is none of positive "
+                f"numbers; {_REMEDY}"
+            )
+    scales = np.size(_scale(card))
+    if scales not in (1, card["bands"]):
+        raise CheckpointError(
+            f"weights={str(name)!r}: the card's calibration has {scales} scales for {card['bands']} bands; {_REMEDY}"
+        )
 
 
 def _scale(card):
@@ -118,12 +137,9 @@ def _scale(card):
 def _network(card, tensors, name):
     """The network that a card describes, with its tensors."""
     from astrogan.nn.nafnet import RestorationNAFNet
+    from astrogan.weights._network import fitted
 
-    try:
-        net = RestorationNAFNet(**card["architecture"])
-        net.load_state_dict(tensors)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"weights={str(name)!r} do not fit the card's architecture: {error}") from error
+    net = fitted(RestorationNAFNet, card["architecture"], tensors, name)
     if net.bands != card["bands"]:
         raise CheckpointError(
             f"weights={str(name)!r} do not fit their card: it says {card['bands']} bands, the network has {net.bands}"

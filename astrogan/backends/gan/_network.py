@@ -6,7 +6,7 @@ import os
 import threading
 
 from astrogan.backends.gan._device import device_of
-from astrogan.exceptions import CheckpointError, InputError
+from astrogan.exceptions import InputError
 
 __all__ = ["LazyNetwork", "built"]
 
@@ -24,14 +24,17 @@ class LazyNetwork:
         ``build(**architecture)`` gives the network.
     device : str
         See `device_of`.
+    check : callable, optional
+        ``check(network, card, weights)`` raises an error where the backend cannot use what the card says.
 
     Notes
     -----
     A copy made by pickle reads the weights again.
     """
 
-    def __init__(self, weights, backend, build, device="auto"):
+    def __init__(self, weights, backend, build, device="auto", check=None):
         self.weights, self.backend, self.build, self.device = os.fspath(weights), backend, build, device
+        self.check = check
         self._forget()
 
     def __getstate__(self):
@@ -65,6 +68,8 @@ class LazyNetwork:
         device = device_of(self.device)
         weights = load_weights(self.weights)
         network = built(weights, self.weights, self.backend, self.build)
+        if self.check is not None:
+            self.check(network, weights.card, self.weights)
         return network.eval().requires_grad_(False).to(device), weights
 
 
@@ -88,14 +93,11 @@ def built(weights, given, backend, build):
     CheckpointError
         If the tensors do not fit the card's architecture.
     """
+    from astrogan.weights._network import fitted
+
     if weights.card.get("backend") != backend:
         raise InputError(
             f"weights={given!r} are for the backend {weights.card.get('backend')!r}; give some for {backend!r} "
             "(astrogan weights list), or train them (astrogan train --list)"
         )
-    try:
-        network = build(**weights.card["architecture"])
-        network.load_state_dict(weights.tensors)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"weights={given!r}: the tensors do not fit the card's architecture: {error}") from None
-    return network
+    return fitted(build, weights.card["architecture"], weights.tensors, given)

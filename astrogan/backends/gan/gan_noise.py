@@ -19,6 +19,9 @@ __all__ = ["GANNoise"]
 
 _SIZE = 7
 
+# What a file of weights has beside the network, with how many axes, each of the bands.
+_EXTRA = {"scale": 1, "deviates": 2, "planes": 2, "slope": 1}
+
 
 class GANNoise(CorrelatedNoise):
     """Gaussian noise whose filter and amplitudes a network learned against another.
@@ -196,6 +199,7 @@ class GANNoise(CorrelatedNoise):
     def _load(self, weights):
         from astrogan.nn.noise_gan import NoiseEmulator
         from astrogan.weights import load_weights
+        from astrogan.weights._network import fitted
 
         loaded = load_weights(weights)
         if (loaded.card["role"], loaded.card["backend"]) != ("noise", "gan"):
@@ -206,16 +210,16 @@ class GANNoise(CorrelatedNoise):
         options = dict(loaded.card["architecture"])
         by_band = bool(options.pop("by_band", True))
         tensors = dict(loaded.tensors)
+        extra = {name: tensors.pop(name).double().numpy() for name in _EXTRA if name in tensors}
+        own = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
+        self.net = fitted(NoiseEmulator, options, own, weights)
         try:
-            net = NoiseEmulator(**options)
-            extra = {name: tensors.pop(name).double().numpy() for name in ("scale", "deviates", "planes")}
-            slope = tensors.pop("slope").double().numpy() if "slope" in tensors else None
-            net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in tensors.items()})
-        except (TypeError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"weights={weights!r} do not fit their architecture, {options}: {error}") from error
-        self.net, self.scale = net, extra["scale"]
-        self.deviate_correlation, self._planes, self._slope = extra["deviates"], extra["planes"], slope
-        self._adopt(by_band)
+            _check_extra(extra, self.net.bands)
+            self.scale, self._slope = extra["scale"], extra.get("slope")
+            self.deviate_correlation, self._planes = extra["deviates"], extra["planes"]
+            self._adopt(by_band)
+        except ValueError as error:
+            raise CheckpointError(f"weights={str(weights)!r} do not fit the card's architecture: {error}") from error
 
     def _begin(self, measured, law, published, generator):
         """The emulator before training: the closed form, or, as published, random weights."""
@@ -276,6 +280,17 @@ class GANNoise(CorrelatedNoise):
             amplitude = self.net.amplitude(torch.as_tensor(deviates, dtype=torch.float32)).double().numpy()
             norm = self.net.symmetric_kernel().double().square().sum((1, 2, 3)).sqrt().numpy()
         return amplitude * norm * self.scale
+
+
+def _check_extra(extra, bands):
+    """Refuse other shapes than those of the bands, and levels that are none."""
+    for name, axes in _EXTRA.items():
+        if name not in extra and name != "slope":
+            raise ValueError(f"tensor {name!r} is missing")
+        if name in extra and extra[name].shape != axes * (bands,):
+            raise ValueError(f"tensor {name!r} has shape {extra[name].shape}, not {axes * (bands,)}")
+    if not (extra["scale"] > 0).all():
+        raise ValueError("tensor 'scale' must be positive")
 
 
 def _seeded_emulator(bands, generator):

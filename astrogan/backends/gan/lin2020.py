@@ -10,7 +10,7 @@ import numpy as np
 from astrogan.api import Estimate
 from astrogan.backends.gan._device import exact_matmul
 from astrogan.backends.gan._network import LazyNetwork
-from astrogan.exceptions import InputError
+from astrogan.exceptions import CheckpointError, InputError
 
 __all__ = ["Lin2020"]
 
@@ -87,7 +87,7 @@ class Lin2020:
         self.weights, self.device = weights, device
         self.noise = bool(noise)
         self.nanomaggies = unit.astype(np.float64)
-        self._network = LazyNetwork(_SHIPPED if weights == "auto" else weights, "lin2020", _build, device)
+        self._network = LazyNetwork(_SHIPPED if weights == "auto" else weights, "lin2020", _build, device, _check)
 
     def __repr__(self):
         return f"Lin2020(weights={str(self.weights)!r}, noise={self.noise})"
@@ -155,6 +155,14 @@ def _build(**architecture):
     from astrogan.nn.lin2020 import Lin2020Translator
 
     return Lin2020Translator(**architecture)
+
+
+def _check(network, card, weights):
+    bands, names = network.architecture["bands"], card["band_names"] or _BANDS
+    if bands != len(names):
+        raise CheckpointError(
+            f"weights={weights!r}: the network has {bands} bands, and its card names {len(names)} ({', '.join(names)})"
+        )
 
 
 # ---- what can be translated -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from astrogan.backends.classic._detection import MERGE, Detector
 from astrogan.backends.gan._device import device_of, exact_matmul
 from astrogan.backends.gan._first_models import equivalent_fwhm, first_models
 from astrogan.backends.gan._network import LazyNetwork
-from astrogan.exceptions import InputError
+from astrogan.exceptions import CheckpointError, InputError
 from astrogan.image.blends import solve_blends
 
 __all__ = ["Hybrid", "RatioNet"]
@@ -91,7 +91,7 @@ class RatioNet:
             raise InputError(f"start={start!r} must be 'symmetric' or 'profile-fit'")
         self.weights, self.start, self.device = weights, start, device
         self._detect = Detector(threshold, min_area, levels, contrast, grow, merge)
-        self._network = LazyNetwork(_SHIPPED if weights == "auto" else weights, "ratio-net", _build, device)
+        self._network = LazyNetwork(_SHIPPED if weights == "auto" else weights, "ratio-net", _build, device, _check)
 
     def __repr__(self):
         return f"{type(self).__name__}(weights={self.weights!r}, start={self.start!r})"
@@ -120,7 +120,7 @@ class RatioNet:
         ratio, templates, spread = self._divided(blend, models, sigma)
         footprint = blend.labels > 0
         _, weights = self._network.get()
-        scale = (weights.card["calibration"] or {"scale": 1.0})["scale"]
+        scale = (weights.card["calibration"] or {}).get("scale", 1.0)
         doubt = np.square(scale * sigma * (spread * footprint).sum((-2, -1)))
         if fitted is not None:
             # The network knows simulations only, the fit its own covariance only: neither sees all that can be wrong.
@@ -207,6 +207,14 @@ def _build(**architecture):
     from astrogan.nn.ratio_net import RatioUNet
 
     return RatioUNet(**architecture)
+
+
+def _check(_, card, weights):
+    scale = (card["calibration"] or {}).get("scale", 1.0)
+    if isinstance(scale, list):
+        raise CheckpointError(
+            f"weights={weights!r}: the card's calibration has the scale {scale!r:.80}; it must be one number"
+        )
 
 
 def _sky_noise(observation):

@@ -14,7 +14,7 @@ from astrogan.backends.classic.correlated_noise import CorrelatedNoise
 from astrogan.backends.classic.psf_matching import PSFMatching, psf_on_input
 from astrogan.backends.gan._device import exact_matmul
 from astrogan.backends.gan._network import LazyNetwork
-from astrogan.exceptions import InputError, PSFError
+from astrogan.exceptions import CheckpointError, InputError, PSFError
 from astrogan.image.psf import psf_fwhm
 
 __all__ = ["SurveyNetTranslator"]
@@ -109,7 +109,7 @@ class SurveyNetTranslator:
         self.mask_threshold = self._matched.mask_threshold
         self.noise, self.draw_error, self.ensemble = bool(noise), bool(draw_error), bool(ensemble)
         self.source = None if source is None else source.strip().lower()
-        self._network = LazyNetwork(_DEFAULT if weights == "auto" else weights, "surveynet", _built, device)
+        self._network = LazyNetwork(_DEFAULT if weights == "auto" else weights, "surveynet", _built, device, _check)
         self._settled = None
 
     def __repr__(self):
@@ -300,6 +300,23 @@ def _built(**architecture):
     return SurveyNet(**architecture)
 
 
+def _check(network, card, weights):
+    """Refuse a calibration that the results could not be multiplied by."""
+    calibration = card["calibration"] or {}
+    scales, kernels = _scales(calibration), calibration.get("error_kernels") or []
+    try:
+        good = np.ndim(scales) == 1 and all(0 < scale < np.inf for scale in scales)
+        good = good and (not kernels or len(kernels) >= max(2, len(network.directions)))
+        good = good and all(np.ndim(kernel) == 2 and CorrelatedNoise(np.asarray(kernel)) for kernel in kernels)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise CheckpointError(
+            f"weights={weights!r}: the card's calibration must have positive 'scales', and of 'error_kernels' a square "
+            "of numbers for each direction; get the pair of files again"
+        )
+
+
 def _levels(observation):
     """Sky and noise of each band, in the image's pixels."""
     from astrogan.image.uncertainty import location_and_scale
@@ -390,9 +407,12 @@ def _through(network, estimates, unit, fwhm, target, order, direction, turn):
 
 def _factor(card, direction, grid):
     """The calibration's factor on the spread: the direction's, or that of the trained one that is most alike."""
-    calibration = card["calibration"] or {}
-    scales = calibration.get("scales") or [calibration.get("scale", 1.0)]
+    scales = _scales(card["calibration"] or {})
     return scales[min(_like(direction, grid), len(scales) - 1)]
+
+
+def _scales(calibration):
+    return calibration.get("scales") or [calibration.get("scale", 1.0)]
 
 
 def _like(direction, grid):

@@ -124,7 +124,7 @@ class Usaid2019:
         self.steps = integer("steps", steps, 1, "100")
         self.keep_known = bool(keep_known)
         self._detect = Detector(threshold, min_area, levels, contrast, grow, merge)
-        self._network = LazyNetwork(_SHIPPED if weights == "auto" else weights, "usaid2019", _build, device)
+        self._network = LazyNetwork(_SHIPPED if weights == "auto" else weights, "usaid2019", _build, device, _check)
 
     def __repr__(self):
         return f"Usaid2019(weights={self.weights!r}, completion={self.completion!r})"
@@ -211,6 +211,12 @@ def _build(**architecture):
     from astrogan.nn.dcgan import CompletionGAN
 
     return CompletionGAN(**architecture)
+
+
+def _check(network, _, weights):
+    bands = network.architecture["bands"]
+    if bands != Usaid2019.bands:
+        raise InputError(f"weights={weights!r} are for {bands} bands; this backend needs {Usaid2019.bands}")
 
 
 class _Found(NamedTuple):
