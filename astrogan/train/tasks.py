@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from astrogan.exceptions import InputError
+from astrogan.exceptions import AstroganError, InputError
 
 __all__ = ["Task", "task_of"]
 
@@ -149,9 +149,10 @@ def faults_of(*tables):
     """Values that a network or a loss cannot take are the recipe's fault."""
     try:
         yield
-    except InputError:
-        raise
     except (TypeError, ValueError, RuntimeError) as error:
+        # A network's own InputError names its argument; those of other kinds, and of the recipe, say where it stands.
+        if isinstance(error, AstroganError) and (type(error) is not InputError or str(error).startswith("recipe")):
+            raise
         where = " or ".join(f"[{table}]" for table in tables)
         raise InputError(f"recipe {where} holds a value that cannot be used: {error}") from error
 
