@@ -191,7 +191,7 @@ def _fixed(stream, cell):
 def _calibration(module, stream, number):
     """The factors by which the predicted width becomes the 68.27 and 95.45 per cent interval of the error.
 
-    The coverages are those of one half of the objects, with factors from the other: nothing is scored on what it was
+    The coverages are those of each half of the objects with factors from the other: nothing is scored on what it was
     tuned with, nor on another image of the same object.
     """
     ratios, names = _error_ratios(module, stream, number)
@@ -200,14 +200,15 @@ def _calibration(module, stream, number):
     if not half.any():
         coverage = {"coverage68": None, "coverage95": None, "note": "one object only: none is left to test the factors"}
         return {"scale": scale, "scale95": scale95} | coverage
-    inner, outer = _factors(ratios[half == 0])
-    others = ratios[half == 1]
-    return {
-        "scale": scale,
-        "scale95": scale95,
-        "coverage68": float((others <= inner).mean()),
-        "coverage95": float((others <= outer).mean()),
-    }
+    return {"scale": scale, "scale95": scale95} | _coverages(ratios, half)
+
+
+def _coverages(ratios, half):
+    inside = np.empty((2, *ratios.shape), bool)
+    for k in (0, 1):
+        for level, factor in enumerate(_factors(ratios[half != k])):
+            inside[level, half == k] = ratios[half == k] <= factor
+    return {"coverage68": float(inside[0].mean()), "coverage95": float(inside[1].mean())}
 
 
 def _factors(ratios):
