@@ -119,7 +119,7 @@ def injected(
         for number in range(fields):
             rng = np.random.default_rng([seed, number])
             shape = (size, size) if background == "white" else sky[number % len(sky)].shape
-            scene = _Scene(shape, sources, native_fwhm, kernel, snr_range, rng)
+            scene = Scene(shape, sources, native_fwhm, kernel, snr_range, rng)
             noise = rng.standard_normal(shape) if background == "white" else sky[number % len(sky)]
             seen = scene.blurred + noise
             figures["(input)"].add(scene, seen, None)
@@ -148,7 +148,7 @@ _TOTALS_CAPTION = (
 )
 
 
-class _Scene:
+class Scene:
     """Sources without noise at the truth's resolution, and as the input has them; white noise has sigma one."""
 
     def __init__(self, shape, count, native_fwhm, kernel, snr_range, rng):
@@ -302,7 +302,7 @@ def laws(methods=None, *, size=256, fwhm=4.0, factors=(1e-9, 1e-3, 1e5), tile=12
     methods = load_methods(methods)
     kernel = gaussian_kernel(fwhm)
     rng = np.random.default_rng(seed)
-    scene = _Scene((size, size), 30, 2.5, kernel, (10.0, 1000.0), rng)
+    scene = Scene((size, size), 30, 2.5, kernel, (10.0, 1000.0), rng)
     seen = scene.blurred + rng.standard_normal(scene.blurred.shape)
     rows = []
     for method in methods:

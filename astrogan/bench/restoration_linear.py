@@ -1,16 +1,17 @@
 """Restorers on linear real images, and what they make of nothing: ``astrogan bench restoration-linear``.
 
-Seven tables, with the trivial methods always beside the others:
+Eight tables, with the trivial methods always beside the others:
 
 - ``stamps``: space galaxies made broader and noisier; flux, shape, PSNR, coverage by noise level.
 - ``field``: a ground-based field in three bands likewise, source by source.
 - ``pairs``: galaxies that two surveys saw; the worse image restored and compared with the better one.
 - ``blank``: false detections on pure noise.
 - ``injected``: completeness, flux bias and false detections by S/N, in white noise and on real sky; coverage.
+- ``depth``: half a field, where the other half is noisier or less so; and with its sign changed.
 - ``laws``: whether a factor on the image is a factor on the result, and whether tiles show.
 
-The real images lie in the folder that ``--data`` or the environment variable ASTROGAN_DATA names; ``blank`` and
-``laws`` need none, and without it ``injected`` has white noise only.
+The real images lie in the folder that ``--data`` or the environment variable ASTROGAN_DATA names; ``blank``,
+``depth`` and ``laws`` need none, and without it ``injected`` has white noise only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from astrogan.exceptions import InputError
 
 __all__ = ["PARTS", "main", "run"]
 
-PARTS = ("stamps", "field", "pairs", "blank", "injected", "laws")
+PARTS = ("stamps", "field", "pairs", "blank", "injected", "depth", "laws")
 _NEED_DATA = {"stamps", "field", "pairs"}
 
 
@@ -41,7 +42,8 @@ def run(data=None, parts=PARTS, backends=None, *, images=None, repeats=2, seed=0
         wiener, richardson-lucy, and nafnet where it loads.
     images : int, optional
         At most so many galaxies, pairs, frames or fields of each part, and 64 times as many rows of the field.
-        Default: all there are; 16 blank frames of 256 x 256 pixels, and 100 fields with injected sources.
+        Default: all there are; 16 blank frames of 256 x 256 pixels, 100 fields with injected sources, and 20 of two
+        depths.
     repeats : int, optional
         Realisations of the noise of each of the ``stamps``.
     seed : int, optional
@@ -118,6 +120,12 @@ def _injected(data, methods, images, repeats, seed):
     return {"injected": bins, "injected-totals": totals}
 
 
+def _depth(data, methods, images, repeats, seed):
+    from astrogan.bench._linear_depth import depth
+
+    return {"depth": depth(methods, fields=images or 20, seed=seed)}
+
+
 def _laws(data, methods, images, repeats, seed):
     from astrogan.bench._linear_sky import laws
 
@@ -130,6 +138,7 @@ _TABLES = {
     "pairs": _pairs,
     "blank": _blank,
     "injected": _injected,
+    "depth": _depth,
     "laws": _laws,
 }
 

@@ -334,7 +334,7 @@ class TestInjected:
 
     def test_signal_to_noise_is_that_of_the_matched_filter(self, rng):
         kernel = common.gaussian_kernel(4.0)
-        scene = sky._Scene((80, 80), 1, 2.5, kernel, (20.0, 20.0 + 1e-9), rng)
+        scene = sky.Scene((80, 80), 1, 2.5, kernel, (20.0, 20.0 + 1e-9), rng)
         assert np.sqrt((scene.blurred**2).sum()) == pytest.approx(20, rel=1e-4)
         assert scene.blurred.sum() == pytest.approx(scene.sharp.sum(), rel=1e-3)
 
@@ -353,6 +353,21 @@ class TestInjected:
         bins, totals = sky.injected(["identity"], fields=2, sources=2, size=64, sky=patches)
         assert set(bins["sky"]) == {"white", "real"}
         assert np.isnan(row(totals, sky="real", method="identity")["all_68"])
+
+
+def test_depth_looks_at_the_half_whose_noise_is_one():
+    from astrogan.bench._linear_depth import depth
+
+    table = depth(["identity", "wiener"], fields=2, sources=6, size=128, others=(1.0, 10.0))
+    assert [tuple(row) for row in table["other", "sign"][::2]] == [(1, 1), (10, 1), (1, -1)]
+    identity = table[table["method"] == "identity"]
+    # The image as it is errs by its noise and the blur, whatever the other half is like; its flux lies outside, too.
+    np.testing.assert_allclose(identity["rms"], identity["rms"][0], rtol=1e-6)
+    assert identity["rms"][0] > 1
+    assert (identity["flux_1"] < -5).all()
+    wiener = table[table["method"] == "wiener"]
+    assert wiener["rms"][0] == pytest.approx(wiener["rms"][2], rel=0.01)  # a linear method does not mind the sign
+    assert (np.abs(wiener["flux_2"][[0, 2]]) < 10).all()
 
 
 def test_laws_tell_what_breaks_them():
