@@ -74,8 +74,8 @@ def depth(
 _CAPTION = (
     "Stars and exponential galaxies at a resolution of {native:g} px, blurred by {fwhm:g} px more, in white noise of "
     "one in the left half and of 'other' in the right one; methods are given the noise of each pixel. Measured on the "
-    "left half alone. sign -1: the image with its sign changed. rms: error over the left half's noise; flux_1..: median "
-    "bias, per cent, within {apertures} FWHM of the blurred image; err_1..: its standard error."
+    "left half alone. sign -1: the image with its sign changed. rms: error over the left half's noise; flux_1..: "
+    "median bias, per cent, within {apertures} FWHM of the blurred image; err_1..: its standard error."
 )
 
 
