@@ -47,7 +47,7 @@ class RestorationModule(Accumulating, lightning.LightningModule):
         Weights of the loss of the error's width, and of photometry in boxes of 8 and 32 pixels.
     adversarial_weight : float
         Of the hinge loss against a `~astrogan.nn.discriminator.SpectralPatchGAN`. It sees asinh(image / grain), grain
-        being the `graininess` of the original: a result that is smoother than the original shows.
+        being the ``graininess`` of the original: a result that is smoother than the original shows.
     adversarial_start : float
         Part of the steps before it.
     least_grain : float

@@ -24,7 +24,7 @@ def object_name(file_name, pattern=None):
     ----------
     file_name : str
         Name of the file, without its folder.
-    pattern : str or `re.Pattern`, optional
+    pattern : str or compiled regular expression, optional
         Regular expression with one group, which finds the object's name in the file's. Default: the file's name up to
         the first dot that a letter follows.
 
