@@ -161,8 +161,14 @@ def _picture(content, size):
     from PIL import Image
 
     from astrogan.image.stretch import GalaxyGAN2017Stretch
+    from astrogan.train.sources.stamps import check_pixels
 
-    with Image.open(io.BytesIO(content)) as picture:
+    try:
+        picture = Image.open(io.BytesIO(content))
+    except Image.DecompressionBombError as error:
+        raise ImageReadError(str(error)) from error
+    with picture:
+        check_pixels(picture)
         bands = picture.convert("L" if picture.mode in ("1", "L", "I", "I;16") else "RGB").split()
     if size is not None and bands[0].size != (size, size):
         # As floats, as in training: no second rounding.

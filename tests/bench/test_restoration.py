@@ -575,3 +575,19 @@ def test_real_stamps_order_as_they_should(data_dir):
     assert psnr["gaussian"] > psnr["richardson-lucy"] > psnr["identity"]
     assert abs(psnr["gaussian"] - psnr["wiener"]) < 1
     assert all(part_of(name) == "test" for name in result.images["independent", 1.8, 5.0, "wiener"]["image"])
+
+
+@pytest.mark.parametrize("edge", [4097, 20000])
+def test_a_small_file_of_a_huge_picture_is_refused(tmp_path, edge):
+    """The larger one Pillow refuses to open, the smaller one it would unpack."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", edge, edge, 8, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(64))) + chunk(b"IEND", b"")
+    (tmp_path / "huge.png").write_bytes(png)
+    with pytest.raises(ImageReadError, match="huge.png.* cannot be read .*pixels"):
+        read_stamps(tmp_path, part="all")

@@ -105,15 +105,18 @@ class StampTar(Source):
         """(3, y, x) float32, 0 to 255. Colours are resampled as floats, so that no second rounding comes in."""
         pillow = _pillow()
         with pillow.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
-            if picture.width * picture.height > _MOST_PIXELS:
-                raise ImageReadError(
-                    f"it has {picture.width} x {picture.height} pixels, {_MOST_PIXELS} at most are read"
-                )
+            check_pixels(picture)
             colours = picture.convert("RGB").split()
         if self._size is not None and colours[0].size != (self._size, self._size):
             shape, bilinear = (self._size, self._size), pillow.Resampling.BILINEAR
             colours = [colour.convert("F").resize(shape, bilinear) for colour in colours]
         return np.stack([np.asarray(colour, np.float32) for colour in colours])
+
+
+def check_pixels(picture):
+    """Refuse a picture that would unpack to more than a stamp can be."""
+    if picture.width * picture.height > _MOST_PIXELS:
+        raise ImageReadError(f"it has {picture.width} x {picture.height} pixels, {_MOST_PIXELS} at most are read")
 
 
 def _pillow():
