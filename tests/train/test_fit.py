@@ -196,6 +196,17 @@ def test_an_average_of_weights_and_running_statistics():
     assert (float(kept.weight), float(kept.running_mean)) == (2.25, 5.0)
 
 
+def test_the_grain_of_images():
+    from astrogan.train.restoration import graininess
+
+    rng = np.random.default_rng(1)
+    y, x = np.indices((96, 96)) - 48
+    galaxy = 50 * np.exp(-np.hypot(x, y) / 8)
+    images = torch.tensor(galaxy + rng.normal(0, [[[[0.5]], [[2.0]]]], (1, 2, 96, 96)))
+    assert graininess(images).tolist()[0] == pytest.approx([0.5, 2.0], rel=0.05)
+    assert float(graininess(torch.ones(1, 1, 8, 8))) == 0
+
+
 def test_a_last_epoch_that_is_shorter(tmp_path):
     recipe = TINY.with_overrides({"steps": 5, "validate_every": 1})
     straight = fit(recipe, data=".", out=tmp_path / "straight")
@@ -388,6 +399,7 @@ def test_start_from(whole, tmp_path):
         ({"network.blocks": [1, 1]}, r"\[network\].* must hold 3 numbers"),
         ({"network.widths": "wide"}, r"\[network\] or \[training\] holds a value that cannot be used"),
         ({"training.loss": "l3"}, "loss='l3'"),
+        ({"training.least_grain": 0}, "least_grain=0 must be"),
         ({"degradation.psf": 1}, r"\[degradation\] has unknown keys psf; there are kind, fwhm"),
         ({"degradation.fwhm": 3}, r"\[degradation\] holds a value"),
         ({"data": [{"kind": "simulated", "sise": 3}]}, "'sise'"),

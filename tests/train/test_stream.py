@@ -7,7 +7,7 @@ from astropy import units as u
 from astrogan import Degrader
 from astrogan.exceptions import InputError
 from astrogan.train.sources import Mix, Sample, SimulatedStream, Source, Subset
-from astrogan.train.stream import Degradation, PairStream, blur_kernel, difference_noise
+from astrogan.train.stream import Degradation, PairStream, blur_kernel, difference_noise, uneven_depth
 
 
 class Images(Source):
@@ -157,6 +157,39 @@ def test_a_user_knows_noise_and_sky_only_about():
     assert 0.05 < error.std() < 0.12
     assert 0.0 < error.mean() < 0.06
     assert 0.1 < ((told["sky"] - true["sky"]) / told["sigma"]).std() < 0.2
+
+
+def test_uneven_noise_is_what_the_network_is_told():
+    blank = [np.random.default_rng(k).normal(0, 0.01, (1, 128, 128)).astype(np.float32) for k in range(4)]
+    degradation = Degradation(kind="physical", noise_ratio=(3.0, 3.0), uneven=1.0)
+    batch = PairStream(Images(blank), degradation, batch=12, crop=128, seed=5, jitter=False).batch(0)
+    assert batch["noise"].min() == pytest.approx(1, abs=1e-5)
+    assert (batch["noise"].max(axis=(1, 2, 3)) > 1.2).all()
+    # In units of what it is told, the noise is one everywhere: in the noisiest tenth as in the deepest.
+    white = (batch["degraded"] - batch["original"]) / batch["sigma"][:, :, None, None] / batch["noise"]
+    for image, noise in zip(white, batch["noise"], strict=True):
+        low, high = np.quantile(noise, (0.1, 0.9))
+        assert image[noise <= low].std() == pytest.approx(1, abs=0.15)
+        assert image[noise >= high].std() == pytest.approx(1, abs=0.15)
+
+
+def test_negative_images_are_the_others_with_their_sign_changed():
+    streams = [
+        PairStream(Images(noise_images(4, 1)), Degradation(kind="physical", negative=part), batch=4, crop=48, seed=3)
+        for part in (0.0, 1.0)
+    ]
+    positive, negative = (stream.batch(0) for stream in streams)
+    for name in ("degraded", "original"):
+        np.testing.assert_array_equal(negative[name], -positive[name])
+    np.testing.assert_array_equal(negative["noise"], positive["noise"])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_depths_are_one_somewhere_and_more_elsewhere(seed):
+    depth = uneven_depth((40, 56), np.random.default_rng(seed))
+    assert depth.shape == (40, 56)
+    assert depth.min() == 1
+    assert 1 < depth.max() <= 10
 
 
 def test_a_stamp_that_cannot_be_degraded_is_replaced_by_the_next():
