@@ -81,14 +81,8 @@ _CAPTION = (
 
 def _left(scene, restored, apertures):
     """Mean squared error in the left half, and flux over the true one of its sources, (source, aperture)."""
-    from astrogan.metrics import aperture_flux
-
     # Off the border between the depths by more than the filters reach: what lies there is of neither.
     border = restored.shape[1] // 2 - 12
     error = np.mean((restored - scene.sharp)[:, :border] ** 2)
-    positions = scene.positions[scene.positions[:, 0] < border - max(apertures) * scene.fwhm]
-    fluxes = (
-        np.array([aperture_flux(image, positions, factor * scene.fwhm) for factor in apertures])
-        for image in (restored, scene.sharp)
-    )
-    return error, np.divide(*fluxes).T
+    inside = scene.positions[:, 0] < border - max(apertures) * scene.fwhm
+    return error, scene.flux_ratios(restored, apertures, inside)

@@ -168,6 +168,16 @@ class Scene:
             self.sharp += flux * sharp
             self.blurred += flux * blurred
 
+    def flux_ratios(self, image, apertures, use=np.s_[:]):
+        """Flux of an image over the true one, (source, aperture); radii are in FWHM, and ``use`` picks sources."""
+        from astrogan.metrics import aperture_flux
+
+        fluxes = (
+            [aperture_flux(one, self.positions[use], factor * self.fwhm) for factor in apertures]
+            for one in (image, self.sharp)
+        )
+        return np.divide(*map(np.array, fluxes)).T
+
     @property
     def smoothed_noise(self):
         return 1 / (2 * np.sqrt(np.pi) * gaussian_sigma(self.fwhm))
@@ -218,7 +228,7 @@ class _InjectedFigures:
     def add(self, scene, image, restored):
         from scipy.ndimage import gaussian_filter
 
-        from astrogan.metrics import aperture_flux, match_positions
+        from astrogan.metrics import match_positions
 
         smooth = gaussian_filter(np.asarray(image, np.float64), gaussian_sigma(scene.fwhm))
         detections, _ = find_sources(smooth, _THRESHOLD * scene.smoothed_noise)
@@ -227,11 +237,7 @@ class _InjectedFigures:
         found[matches.truth] = True
         self.snr.extend(scene.snr)
         self.found.extend(found)
-        fluxes = (
-            [aperture_flux(one, scene.positions, factor * scene.fwhm) for factor in self.apertures]
-            for one in (image, scene.sharp)
-        )
-        self.ratio.extend(np.divide(*map(np.array, fluxes)).T)
+        self.ratio.extend(scene.flux_ratios(image, self.apertures))
         self.false += len(detections) - len(matches.found)
         self.pixels += image.size
         if restored is not None:

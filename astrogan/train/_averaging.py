@@ -6,7 +6,7 @@ import math
 
 import torch
 
-__all__ = ["Accumulating", "cosine_rate", "step_if_finite", "update_average", "update_average_state"]
+__all__ = ["Accumulating", "cosine_rate", "step_if_finite", "update_average"]
 
 
 class Accumulating:
@@ -49,19 +49,14 @@ def step_if_finite(optimiser, parameters, clip):
 
 @torch.no_grad()
 def update_average(average, network, done, decay):
-    """Move an exponential moving average of a network's parameters on; in the beginning it forgets more quickly."""
-    decay = min(decay, done / (done + 10))
-    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-        kept.lerp_(new.detach(), 1 - decay)
+    """Move an exponential moving average of a network on; in the beginning it forgets more quickly.
 
-
-@torch.no_grad()
-def update_average_state(average, network, done, decay):
-    """The same with the running statistics of batch normalisation, and whatever else a network's state holds."""
+    Running statistics of batch normalisation are averaged like weights; whole numbers are copied.
+    """
     part = 1 - min(decay, done / (done + 10))
     own = network.state_dict()
     for name, kept in average.state_dict().items():
         if kept.is_floating_point():
-            kept.lerp_(own[name], part)
+            kept.lerp_(own[name].to(kept.dtype), part)
         else:
             kept.copy_(own[name])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from astrogan.exceptions import InputError
 from astrogan.nn.branched import BranchedDiscriminator, BranchedGenerator, ms_ssim
 from astrogan.nn.losses import psnr_loss
-from astrogan.train._averaging import step_if_finite, update_average_state
+from astrogan.train._averaging import step_if_finite, update_average
 
 __all__ = ["BranchedModule", "BranchedStream", "evaluation", "sheet"]
 
@@ -166,7 +166,7 @@ class BranchedModule(lightning.LightningModule):
             terms = self._adversarial(to_discriminator, images, truth)
         self._descend(to_generator, sum(terms[name] for name in terms if name != "discriminator"), self.network)
         self.steps_done += 1
-        update_average_state(self.average, self.network, float(self.steps_done), self.decay)
+        update_average(self.average, self.network, float(self.steps_done), self.decay)
         logged = {f"loss/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(blended))
 

@@ -196,14 +196,12 @@ def _calibration(module, stream, number):
     """
     ratios, names = _error_ratios(module, stream, number)
     scale, scale95 = _factors(ratios)
-    half = _halves(names)
-    if not half.any():
-        coverage = {"coverage68": None, "coverage95": None, "note": "one object only: none is left to test the factors"}
-        return {"scale": scale, "scale95": scale95} | coverage
-    return {"scale": scale, "scale95": scale95} | _coverages(ratios, half)
+    return {"scale": scale, "scale95": scale95} | _coverages(ratios, _halves(names))
 
 
 def _coverages(ratios, half):
+    if not half.any():
+        return {"coverage68": None, "coverage95": None, "note": "one object only: none is left to test the factors"}
     inside = np.empty((2, *ratios.shape), bool)
     for k in (0, 1):
         for level, factor in enumerate(_factors(ratios[half != k])):

@@ -9,7 +9,7 @@ import torch
 
 from astrogan.exceptions import InputError
 from astrogan.nn.losses import psnr_loss, stretched_2017
-from astrogan.train._averaging import update_average_state
+from astrogan.train._averaging import update_average
 from astrogan.train.gan import GalaxyGAN2017Module, dropout_generator, training_crop
 
 __all__ = ["GalaxyGANModule"]
@@ -64,7 +64,7 @@ class GalaxyGANModule(GalaxyGAN2017Module):
         super().training_step({"degraded": degraded, "original": original}, batch_idx)
         self.steps_done += 1
         if self.average is not None:
-            update_average_state(self.average, self.generator, float(self.steps_done), self.decay)
+            update_average(self.average, self.generator, float(self.steps_done), self.decay)
 
     @torch.no_grad()
     def restored(self, batch):

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from astrogan.exceptions import InputError
 from astrogan.nn.dcgan import CompletionGAN, Discriminator, invert
+from astrogan.train._averaging import update_average
 from astrogan.train._usaid2019_blends import PaperBlends, Usaid2019Stream
 from astrogan.train.gan import dropout_generator
 
@@ -140,7 +141,8 @@ class Usaid2019Module(lightning.LightningModule):
             made |= self._completion_losses(fakes[len(truth) :], truth, batch["mask"])
         self._descend(optimisers[0], sum(made.values()), self.network)
         self.steps_done += 1
-        self._update_average()
+        if self.average is not None:
+            update_average(self.average, self.network, float(self.steps_done), self.decay)
         terms |= made
         values = {f"loss/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(truth))
@@ -189,19 +191,6 @@ class Usaid2019Module(lightning.LightningModule):
         if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             optimiser.zero_grad()
         optimiser.step()
-
-    @torch.no_grad()
-    def _update_average(self):
-        if self.average is None:
-            return
-        done = float(self.steps_done)
-        decay = min(self.decay, done / (done + 10))
-        new = self.network.state_dict()
-        for name, kept in self.average.state_dict().items():
-            if kept.is_floating_point():
-                kept.lerp_(new[name].to(kept.dtype), 1 - decay)
-            else:
-                kept.copy_(new[name])
 
     @torch.no_grad()
     def completed(self, batch, method=None):

@@ -16,7 +16,7 @@ import torch
 
 from astrogan.exceptions import CheckpointError, InputError
 from astrogan.train import Recipe, fit, read_recipe
-from astrogan.train._averaging import update_average_state
+from astrogan.train._averaging import update_average
 from astrogan.train._fit import take
 from astrogan.train.run_directory import RunDirectory
 from astrogan.train.sources import Mix, Sample, SimulatedStream, Source, Watched
@@ -190,9 +190,9 @@ def test_an_average_of_weights_and_running_statistics():
     new.weight.data.fill_(3.0)
     new.running_mean.fill_(8.0)
     new.num_batches_tracked.fill_(7)
-    update_average_state(kept, new, 10.0, 0.9)  # after ten steps the decay is still 10 / 20
+    update_average(kept, new, 10.0, 0.9)  # after ten steps the decay is still 10 / 20
     assert (float(kept.weight), float(kept.running_mean), int(kept.num_batches_tracked)) == (2.0, 4.0, 7)
-    update_average_state(kept, new, 1000.0, 0.75)
+    update_average(kept, new, 1000.0, 0.75)
     assert (float(kept.weight), float(kept.running_mean)) == (2.25, 5.0)
 
 
